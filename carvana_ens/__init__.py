@@ -1,0 +1,1 @@
+"""Ensembles of binary segmentation models on high-resolution pictures."""

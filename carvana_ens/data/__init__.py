@@ -1,0 +1,1 @@
+"""Photos, masks, ids, groups, folds, and the sample generator."""

@@ -1,0 +1,1 @@
+"""Weights, thresholds and scores from out-of-fold maps."""

@@ -1,0 +1,1 @@
+"""Training and inference; the only room that imports torch, and only in the files that need it."""

@@ -1,0 +1,255 @@
+"""The plugin contract: what a model is given, what it answers, and how it is configured.
+
+A plugin is one class derived from Model (or from carvana_ens.TorchModel), registered under the entry-point group
+``carvana_ens.models``. The host does what all models share: decoding, resizing to the model's input and back,
+test-time augmentation, sigmoid, quantising, storing. Nothing here imports torch, zarr or numba.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol
+
+from carvana_ens.errors import PluginError, UsageError
+from carvana_ens.types import Image, Images, Json, Mask, ModelMaps, Size
+
+Output = Literal["probabilities", "logits"]
+Context = Literal["image", "group"]
+TTA = ("hflip", "vflip")
+"""The test-time augmentations by name; each adds its flip to every view so far, and the plain view is always in."""
+
+
+@dataclass(frozen=True)
+class MemberConfig:
+    """A configured model in a project: everything that decides its maps, apart from the data.
+
+    ``size`` is the input size of the model (None: the model's own default, or the photo's grid where it has none).
+    ``folds`` names the fold table. ``checkpoint`` is a file (relative to the project) that predicts without training,
+    ``sha256`` what it must hash to. ``like`` is another member whose checkpoints this one uses at its own size.
+    ``options`` are the model's options as plain JSON values; only what differs from the defaults need be there.
+    """
+
+    name: str
+    model: str
+    size: Size | None = None
+    tta: tuple[str, ...] = ()
+    folds: str = "default"
+    checkpoint: str | None = None
+    sha256: str | None = None
+    like: str | None = None
+    seed: int = 0
+    options: Mapping[str, Json] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Json]:
+        """Plain JSON values; ``from_json`` gives the same config back."""
+        document: dict[str, Json] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        document["size"] = None if self.size is None else str(self.size)
+        document["tta"] = list(self.tta)
+        document["options"] = dict(self.options)
+        return document
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Json]) -> MemberConfig:
+        """The config that ``to_json`` described."""
+        values = dict(document)
+        if values.get("size") is not None:
+            values["size"] = Size.parse(values["size"])
+        values["tta"] = tuple(values.get("tta", ()))
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Photos of one size, as the model's input grid has them.
+
+    images: (N, H, W, 3) uint8 RGB. ids: N image ids. groups: N groups (the car of each photo); a model of context
+    "group" gets exactly all views of one group.
+    """
+
+    images: Images
+    ids: tuple[str, ...]
+    groups: tuple[str, ...]
+
+    @property
+    def group(self) -> str:
+        """The one group of all images in the batch.
+
+        Raises:
+            ValueError: the batch holds photos of several groups.
+        """
+        if len(set(self.groups)) != 1:
+            raise ValueError(f"a batch of {len(self.ids)} photos has {len(set(self.groups))} groups: use .groups")
+        return self.groups[0]
+
+
+class MapWriter(Protocol):
+    """Takes a model's maps, in any order, each id of the batches exactly once."""
+
+    def write(self, image_id: str, values: ModelMaps) -> None:
+        """values: (H, W) float32 on the grid that the batch had; probabilities or logits, as the model declares."""
+
+
+class Samples(Protocol):
+    """Photos with their masks, read one at a time."""
+
+    @property
+    def ids(self) -> Sequence[str]: ...
+
+    def image(self, image_id: str) -> Image: ...
+
+    def mask(self, image_id: str) -> Mask: ...
+
+
+@dataclass(frozen=True)
+class FitTask:
+    """One fold to train.
+
+    train, valid: photos with masks on their own grid (valid: the held-out fold). directory: where the checkpoints
+    lie; a file left there by a stopped run of the same task is to be resumed. report: called after each epoch with
+    its numbers (``epoch``, ``epochs``, ``loss``, ``dice``, ...). digest identifies the task (config, fold table,
+    data); a state with another digest is not to be resumed.
+    """
+
+    train: Samples
+    valid: Samples
+    directory: Path
+    digest: str
+    seed: int
+    device: str
+    report: Callable[[Mapping[str, float]], None]
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """checkpoint: the best parameters, in ``task.directory``. dice: mean Dice on ``task.valid``. epochs: run in all."""
+
+    checkpoint: Path
+    dice: float
+    epochs: int
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """A model without options."""
+
+
+def option(default: Any, help: str) -> Any:
+    """A field of an options dataclass, with the line that ``carvana-ens models NAME`` shows for it."""
+    return field(default=default, metadata={"help": help})
+
+
+class Model:
+    """A segmentation model in any framework.
+
+    Class attributes say what the host must know:
+        Options: a frozen dataclass of JSON values with defaults.
+        output: "probabilities" in [0, 1], or "logits" (the host averages augmented views in this space, then
+            applies the sigmoid).
+        context: "image", or "group" for a model that must see all views of one group at once.
+        trainable: whether ``fit`` is implemented.
+        size: the default input size; None runs on each photo's own grid.
+        batch_size: photos that ``predict`` is given at once (context "image").
+    """
+
+    Options: ClassVar[type] = NoOptions
+    output: ClassVar[Output] = "probabilities"
+    context: ClassVar[Context] = "image"
+    trainable: ClassVar[bool] = False
+    size: ClassVar[Size | None] = None
+    batch_size: ClassVar[int] = 1
+
+    def __init__(self, config: MemberConfig) -> None:
+        """Checks the options; heavy work waits for ``load``.
+
+        Raises:
+            UsageError: an unknown option, or a value of the wrong type.
+        """
+        self.config = config
+        self.options = parse_options(self.Options, config.options)
+
+    def load(self, checkpoint: Path | None, device: str) -> None:
+        """Gets ready to predict. checkpoint: a file that ``fit`` or the user made, None for an untrained model."""
+
+    def predict(self, batch: Batch) -> ModelMaps:
+        """(N, H, W) float32 on the grid of ``batch.images``, in the space that ``output`` declares."""
+        raise NotImplementedError
+
+    def predict_all(self, batches: Iterable[Batch], writer: MapWriter) -> None:
+        """Predicts each batch and writes its maps. Override it to overlap work; every id must be written once."""
+        for batch in batches:
+            maps = self.predict(batch)
+            if len(maps) != len(batch.ids):
+                raise PluginError(
+                    f"member {self.config.name}: predict gave {len(maps)} maps for {len(batch.ids)} photos; "
+                    f"report it to the author of model {self.config.model}",
+                    name=self.config.model,
+                )
+            for image_id, values in zip(batch.ids, maps, strict=True):
+                writer.write(image_id, values)
+
+    def fit(self, task: FitTask) -> FitResult:
+        """Trains one fold, resuming what a stopped run left in ``task.directory``."""
+        raise NotImplementedError
+
+    def count_parameters(self) -> int:
+        """Number of trainable parameters; 0 for a model that has none."""
+        return 0
+
+
+def parse_options(cls: type, values: Mapping[str, Json]) -> Any:
+    """An instance of an options dataclass from JSON values, or from the texts of ``--set name=value``.
+
+    Values are checked against the field annotations ``bool``, ``int``, ``float``, ``str`` and ``Literal[...]`` of
+    these; a text is converted where the field is not a text.
+
+    Raises:
+        UsageError: unknown option (with the nearest name), or a value that does not fit the field.
+    """
+    hints = typing.get_type_hints(cls)
+    names = [f.name for f in dataclasses.fields(cls)]
+    for name in values:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(names) or 'none'}"
+            raise UsageError(f"option {name!r} is unknown to this model: {hint}")
+    try:
+        return cls(**{name: _convert(name, hints[name], value) for name, value in values.items()})
+    except ValueError as error:  # __post_init__ of the dataclass refuses a combination
+        raise UsageError(str(error)) from error
+
+
+def _convert(name: str, hint: Any, value: Json) -> Json:
+    choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else None
+    kind = type(choices[0]) if choices else hint
+    result: Json = value
+    if kind is bool and isinstance(value, str) and value in ("true", "false"):
+        result = value == "true"
+    elif kind in (int, float) and isinstance(value, str):
+        try:
+            result = kind(value)
+        except ValueError:
+            result = value
+    elif kind is float and type(value) is int:
+        result = float(value)
+    if type(result) is not kind:
+        raise UsageError(f"option {name} takes {_kind_word(kind)}, got {value!r}")
+    if kind is float and result - result != 0:
+        raise UsageError(f"option {name} takes a finite number, got {value!r}")
+    if choices and result not in choices:
+        raise UsageError(f"option {name} takes one of {', '.join(map(str, choices))}, got {value!r}")
+    return result
+
+
+def _kind_word(kind: Any) -> str:
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    return words.get(kind, getattr(kind, "__name__", str(kind)))
+
+
+def options_json(options: Any) -> dict[str, Json]:
+    """Every option with its value, as plain JSON values."""
+    return dataclasses.asdict(options)

@@ -1,0 +1,1 @@
+"""What leaves the tool: submissions, mask files, pictures."""

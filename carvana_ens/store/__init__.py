@@ -1,0 +1,1 @@
+"""Probability stores; the only room that imports zarr."""

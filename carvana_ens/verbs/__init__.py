@@ -1,0 +1,1 @@
+"""One file a verb: each joins the rooms and prints nothing."""
