@@ -44,7 +44,7 @@ class Track(Protocol):
     def __call__(self, items: Iterable[T], total: int, what: str) -> Iterable[T]: ...
 
 
-def untracked(items: Iterable[T], total: int, what: str) -> Iterable[T]:
+def untracked(items: Iterable[T], total: int, what: str) -> Iterable[T]:  # noqa: ARG001
     """Progress shown nowhere."""
     return items
 
