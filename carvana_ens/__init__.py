@@ -1,1 +1,76 @@
-"""Ensembles of binary segmentation models on high-resolution pictures."""
+"""Ensembles of binary segmentation models on high-resolution pictures.
+
+The public names below are loaded on first use: ``import carvana_ens`` pulls in neither torch nor zarr nor numba.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from carvana_ens.core.blend import blend_mask as blend_mask
+    from carvana_ens.core.dice import dice as dice
+    from carvana_ens.core.rle import rle_decode as rle_decode
+    from carvana_ens.core.rle import rle_encode as rle_encode
+    from carvana_ens.errors import CarvanaEnsError as CarvanaEnsError
+    from carvana_ens.learn.recipe import TorchOptions as TorchOptions
+    from carvana_ens.learn.torch_model import TorchModel as TorchModel
+    from carvana_ens.model import Batch as Batch
+    from carvana_ens.model import FitResult as FitResult
+    from carvana_ens.model import FitTask as FitTask
+    from carvana_ens.model import MapWriter as MapWriter
+    from carvana_ens.model import MemberConfig as MemberConfig
+    from carvana_ens.model import Model as Model
+    from carvana_ens.model import NoOptions as NoOptions
+    from carvana_ens.model import Samples as Samples
+    from carvana_ens.model import option as option
+    from carvana_ens.project import Project as Project
+    from carvana_ens.store.store import ProbabilityStore as ProbabilityStore
+    from carvana_ens.store.store import open_store as open_store
+    from carvana_ens.store.writer import StoreWriter as StoreWriter
+    from carvana_ens.types import Size as Size
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Batch": "model",
+    "CarvanaEnsError": "errors",
+    "FitResult": "model",
+    "FitTask": "model",
+    "MapWriter": "model",
+    "MemberConfig": "model",
+    "Model": "model",
+    "NoOptions": "model",
+    "ProbabilityStore": "store.store",
+    "Project": "project",
+    "Samples": "model",
+    "Size": "types",
+    "StoreWriter": "store.writer",
+    "TorchModel": "learn.torch_model",
+    "TorchOptions": "learn.recipe",
+    "blend_mask": "core.blend",
+    "dice": "core.dice",
+    "open_store": "store.store",
+    "option": "model",
+    "rle_decode": "core.rle",
+    "rle_encode": "core.rle",
+}
+"""Where each public name lives."""
+
+__all__ = [  # noqa: PLE0604  (sorted and whole by construction)
+    *sorted(_HOMES)
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'carvana_ens' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"carvana_ens.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
