@@ -30,7 +30,8 @@ class MemberConfig:
 
     ``size`` is the input size of the model (None: the model's own default, or the photo's grid where it has none).
     ``folds`` names the fold table. ``checkpoint`` is a file (relative to the project) that predicts without training,
-    ``sha256`` what it must hash to. ``like`` is another member whose checkpoints this one uses at its own size.
+    ``sha256`` what it must hash to, ``out_of_fold`` the user's word that it has not seen the training photos.
+    ``like`` is another member whose checkpoints this one uses at its own size.
     ``options`` are the model's options as plain JSON values; only what differs from the defaults need be there.
     """
 
@@ -42,6 +43,7 @@ class MemberConfig:
     checkpoint: str | None = None
     sha256: str | None = None
     like: str | None = None
+    out_of_fold: bool = False
     seed: int = 0
     options: Mapping[str, Json] = field(default_factory=dict)
 

@@ -1,0 +1,204 @@
+"""Which models are installed: entry points of the group ``carvana_ens.models``.
+
+Listing imports no plugin. A model is imported when it is asked for by name; one that cannot be imported is an error of
+its own and stops nothing else. The ``entrypoints`` package is used here and nowhere else, so that it can be swapped in
+this file.
+"""
+
+from __future__ import annotations
+
+import configparser
+import difflib
+import json
+import re
+import subprocess
+import sys
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import entrypoints
+
+from carvana_ens.errors import PluginError
+from carvana_ens.model import Model
+
+GROUP = "carvana_ens.models"
+KNOWN_PACKAGES = {
+    "difference": "carvana-ens-difference",
+    "timm-unet": "carvana-ens-timm",
+    "unet-128": "carvana-ens-unet",
+    "unet-256": "carvana-ens-unet",
+    "unet-512": "carvana-ens-unet",
+    "unet-1024": "carvana-ens-unet",
+    "unet-gray": "carvana-ens-unet",
+}
+"""Our own models by the package that has them, so that an unknown name can be answered with it."""
+NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+CHECK_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered model: its name, and the distribution, version and ``module:object`` behind it."""
+
+    name: str
+    distribution: str
+    version: str | None
+    target: str
+
+    @property
+    def source(self) -> str:
+        """Distribution and version, for messages."""
+        return f"{self.distribution} {self.version or '(unknown version)'}"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What is registered, sorted by name, and what could not be read (one line each)."""
+
+    entries: tuple[Entry, ...]
+    problems: tuple[str, ...]
+
+
+def list_models(path: Sequence[str] | None = None) -> Listing:
+    """The registered models, found without importing any of them. path: folders to search instead of sys.path."""
+    problems: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            found = entrypoints.get_group_all(GROUP, path=path)
+        except (configparser.Error, UnicodeDecodeError, OSError):
+            # one malformed file of any package, ours or not, stops the package's own search: read file by file
+            found = _search_file_by_file(sys.path if path is None else path, problems)
+    problems += [f"an entry point of group {GROUP} is malformed: {warning.message}" for warning in caught]
+    entries = {
+        Entry(
+            name=point.name,
+            distribution=point.distro.name.replace("_", "-") if point.distro else "(unknown)",
+            version=point.distro.version if point.distro else None,
+            target=f"{point.module_name}:{point.object_name}",
+        )
+        for point in found
+    }
+    for entry in entries:
+        if NAME.fullmatch(entry.name) is None:
+            problems.append(
+                f"model {entry.name!r} of {entry.source} is ignored: a name is lower-case words joined by -"
+            )
+    kept = sorted((e for e in entries if NAME.fullmatch(e.name)), key=lambda e: (e.name, e.distribution))
+    return Listing(tuple(kept), tuple(problems))
+
+
+def _search_file_by_file(folders: Sequence[str], problems: list[str]) -> list[entrypoints.EntryPoint]:
+    found: list[entrypoints.EntryPoint] = []
+    seen: set[str] = set()
+    for folder in folders:
+        files = sorted(Path(folder or ".").glob("*.dist-info/entry_points.txt"))
+        files += sorted(Path(folder or ".").glob("*.egg-info/entry_points.txt"))
+        for file in files:
+            distribution = entrypoints.Distribution.from_name_version(file.parent.stem)
+            if distribution.name in seen:
+                continue
+            seen.add(distribution.name)
+            parser = entrypoints.CaseSensitiveConfigParser(delimiters=("=",), interpolation=None, strict=False)
+            try:
+                parser.read_string(file.read_text(encoding="utf-8"), source=str(file))
+            except (configparser.Error, UnicodeDecodeError, OSError) as error:
+                problems.append(f"{file} is malformed and was left out: {_one_line(error)}")
+                continue
+            if parser.has_section(GROUP):
+                for name, target in parser.items(GROUP):
+                    try:
+                        found.append(entrypoints.EntryPoint.from_string(target, name, distribution))
+                    except entrypoints.BadEntryPoint as error:
+                        problems.append(f"{file}: model {name!r} is left out: {_one_line(error)}")
+    return found
+
+
+def find_model(name: str) -> Entry:
+    """The entry of a model by its name, or by ``distribution:name`` where two packages give one name.
+
+    Raises:
+        PluginError: unknown (with the nearest name, or the package that has it), or given by two packages.
+    """
+    distribution, _, plain = name.rpartition(":")
+    entries = list_models().entries
+    found = [e for e in entries if e.name == plain and distribution in ("", e.distribution)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        sources = " and ".join(e.source for e in found)
+        choices = " or ".join(f"{e.distribution}:{e.name}" for e in found)
+        raise PluginError(f"model {name!r} is given by {sources}: write {choices}", name=name)
+    if plain in KNOWN_PACKAGES:
+        raise PluginError(f"model {name!r} is not installed: pip install {KNOWN_PACKAGES[plain]}", name=name)
+    names = [e.name for e in entries]
+    near = difflib.get_close_matches(plain, [*names, *KNOWN_PACKAGES], 1)
+    hint = f"did you mean {near[0]!r}?" if near else "carvana-ens models lists what is installed"
+    raise PluginError(f"model {name!r} is unknown: {hint}", name=name)
+
+
+def load_model(name: str) -> tuple[type[Model], Entry]:
+    """Imports a model's class.
+
+    Raises:
+        PluginError: unknown name, or its plugin raises or exits at import, or registers something that is no Model.
+    """
+    entry = find_model(name)
+    module, _, attribute = entry.target.partition(":")
+    point = entrypoints.EntryPoint(entry.name, module, None if attribute == "None" else attribute)
+    try:
+        found = point.load()
+    except (Exception, SystemExit) as error:
+        raise _broken(entry, f"{type(error).__name__}: {_one_line(error)}") from error
+    if not (isinstance(found, type) and issubclass(found, Model)):
+        raise _broken(entry, f"{entry.target} is {type(found).__name__}, not a class derived from carvana_ens.Model")
+    return found, entry
+
+
+def check_models(entries: Sequence[Entry], seconds: float = CHECK_SECONDS) -> list[str | None]:
+    """Imports each model in a process of its own: the reason if it is broken, None if it loads."""
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(lambda entry: _check(entry, seconds), entries))
+
+
+def _check(entry: Entry, seconds: float) -> str | None:
+    command = [sys.executable, "-m", "carvana_ens.registry", f"{entry.distribution}:{entry.name}"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired:
+        return f"its import took more than {seconds:.0f} s"
+    for line in reversed(done.stdout.splitlines()):  # a plugin may print while it is imported
+        if line.startswith('{"carvana_ens_check"'):
+            reason: str | None = json.loads(line)["carvana_ens_check"]
+            return reason
+    return f"its import ended Python with exit code {done.returncode}"
+
+
+def _broken(entry: Entry, reason: str) -> PluginError:
+    return PluginError(
+        f"model {entry.name!r} of {entry.source} cannot be loaded: {reason}",
+        name=entry.name,
+        distribution=entry.distribution,
+        version=entry.version,
+        reason=reason,
+    )
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _main(name: str) -> None:
+    reason: str | None = None
+    try:
+        load_model(name)
+    except PluginError as error:
+        reason = error.reason
+    sys.stdout.write("\n" + json.dumps({"carvana_ens_check": reason}) + "\n")
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1])
