@@ -1,0 +1,243 @@
+"""The submission's bytes, who can read them, and that a failure leaves the old file."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import subprocess
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from carvana_ens.errors import CarvanaEnsError, DataError, RLEError, UsageError
+from carvana_ens.output.submission import check_names, compare_submission, sample_names, write_submission
+
+ROWS = [("a_01", b"1 3 10 5"), ("a_02", b""), ("b_16", b"2455040 1")]
+TEXT = b"img,rle_mask\na_01.jpg,1 3 10 5\na_02.jpg,\nb_16.jpg,2455040 1\n"
+
+
+def test_the_text_is_exact(tmp_path: Path) -> None:
+    path = tmp_path / "submission.csv"
+    assert write_submission(path, iter(ROWS)) == 3
+    assert path.read_bytes() == TEXT
+
+
+def test_a_gz_is_one_stream_without_time_or_name(tmp_path: Path) -> None:
+    path = tmp_path / "submission.csv.gz"
+    assert write_submission(path, ROWS) == 3
+    packed = path.read_bytes()
+    assert packed[:3] == b"\x1f\x8b\x08"
+    assert packed[3] == 0  # no flag: neither FNAME nor any other
+    assert packed[4:8] == bytes(4)  # no time
+    one = gzip.zlib.decompressobj(wbits=31)  # type: ignore[attr-defined]
+    assert one.decompress(packed) == TEXT
+    assert one.eof
+    assert one.unused_data == b""
+
+
+def test_others_read_the_gz(tmp_path: Path) -> None:
+    path = tmp_path / "submission.csv.gz"
+    write_submission(path, ROWS)
+    with gzip.open(path, "rb") as file:
+        assert file.read() == TEXT
+    table = pd.read_csv(path, keep_default_na=False)
+    assert list(table.columns) == ["img", "rle_mask"]
+    assert list(table["img"]) == ["a_01.jpg", "a_02.jpg", "b_16.jpg"]
+    assert list(table["rle_mask"]) == ["1 3 10 5", "", "2455040 1"]
+
+
+@pytest.mark.skipif(shutil.which("zcat") is None, reason="no zcat on this machine")
+def test_zcat_reads_the_gz(tmp_path: Path) -> None:
+    path = tmp_path / "submission.csv.gz"
+    write_submission(path, ROWS)
+    assert subprocess.run(["zcat", str(path)], check=True, capture_output=True).stdout == TEXT
+
+
+def test_equal_rows_give_equal_bytes_under_any_name(tmp_path: Path) -> None:
+    rows = [(f"{number:05}", b"1 2 " * (number % 50) + b"900 7") for number in range(500)]
+    write_submission(tmp_path / "one.csv.gz", rows)
+    write_submission(tmp_path / "another name.csv.gz", rows)
+    assert (tmp_path / "one.csv.gz").read_bytes() == (tmp_path / "another name.csv.gz").read_bytes()
+
+
+def test_names_with_commas_and_quotes_are_quoted(tmp_path: Path) -> None:
+    names = ["a,b", 'say "car"', "Škoda 1", '"', "007", "NA"]
+    path = tmp_path / "submission.csv"
+    write_submission(path, [(name, b"1 1") for name in names])
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    assert list(table["img"]) == [f"{name}.jpg" for name in names]
+    assert b"\n007.jpg,1 1\n" in path.read_bytes()
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz"])
+def test_an_error_in_the_rows_leaves_the_old_file_and_no_other(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"submission{suffix}"
+    path.write_bytes(b"old")
+
+    def rows() -> Iterator[tuple[str, bytes]]:
+        yield "a_01", b"1 1"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_submission(path, rows())
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+def test_the_old_file_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "submission.csv"
+    write_submission(path, [("a", b"1 1"), ("b", b"1 1")])
+    write_submission(path, [("c", b"2 2")])
+    assert path.read_bytes() == b"img,rle_mask\nc.jpg,2 2\n"
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("name", ["submission", "submission.txt", "submission.gz", "submission.csv.zip", "s.CSV"])
+def test_another_suffix_is_refused_before_any_row_is_made(tmp_path: Path, name: str) -> None:
+    def rows() -> Iterator[tuple[str, bytes]]:
+        pytest.fail("a row was made")
+        yield "a", b""
+
+    with pytest.raises(UsageError, match=r"neither \.csv nor \.csv\.gz"):
+        write_submission(tmp_path / name, rows())
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "no row to write"),
+        ([("a", b"1 1"), ("b", b""), ("a", b"1 1")], "'a' comes twice"),
+        ([("a\nb", b"1 1")], "control character"),
+        ([("a\x00", b"1 1")], "control character"),
+        ([("", b"1 1")], "is empty"),
+        ([("a", b"1 1\n")], "'a' has other characters"),
+        ([("a", b"1,1")], "'a' has other characters"),
+        ([("a", b"-1 1")], "'a' has other characters"),
+    ],
+)
+def test_rows_that_cannot_be_meant(tmp_path: Path, rows: list[tuple[str, bytes]], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        write_submission(tmp_path / "submission.csv", rows)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_path_that_cannot_be_replaced_is_named(tmp_path: Path) -> None:
+    (tmp_path / "submission.csv").mkdir()
+    with pytest.raises(CarvanaEnsError, match=r"submission\.csv cannot be written"):
+        write_submission(tmp_path / "submission.csv", ROWS)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["submission.csv"]
+
+
+MASKS = {
+    "a": np.array([[1, 1, 0], [0, 1, 1]], dtype=np.bool_),
+    "b,2": np.zeros((2, 3), dtype=np.bool_),
+    "c": np.ones((4, 1), dtype=np.bool_),
+}
+ENCODED = [("a", b"1 2 5 2"), ("b,2", b""), ("c", b"1 4")]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz"])
+def test_a_written_file_compares_equal_to_its_masks(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"submission{suffix}"
+    write_submission(path, ENCODED)
+    assert compare_submission(path, MASKS.items()) == 3
+
+
+def test_the_first_pixel_that_differs_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "submission.csv"
+    write_submission(path, ENCODED)
+    masks = {**MASKS, "b,2": np.array([[0, 0, 0], [0, 1, 1]], dtype=np.bool_)}
+    with pytest.raises(DataError, match=r"'b,2'.* in 2 pixels, first at row 1, column 1:"):
+        compare_submission(path, masks.items())
+
+
+def test_rows_that_are_missing_other_or_too_many(tmp_path: Path) -> None:
+    path = tmp_path / "submission.csv"
+    write_submission(path, ENCODED)
+    with pytest.raises(DataError, match=r"ends before image 'd' \(row 4\)"):
+        compare_submission(path, [*MASKS.items(), ("d", MASKS["c"])])
+    with pytest.raises(DataError, match=r"row 2 of .* is image 'b,2' where 'c' is due"):
+        compare_submission(path, [("a", MASKS["a"]), ("c", MASKS["c"])])
+    with pytest.raises(DataError, match=r"a row too many after 2, image 'c'"):
+        compare_submission(path, list(MASKS.items())[:2])
+
+
+def test_an_rle_that_does_not_fit_the_mask_names_its_row(tmp_path: Path) -> None:
+    path = tmp_path / "submission.csv"
+    write_submission(path, ENCODED)
+    with pytest.raises(RLEError, match=r"^image 'c' in .*submission\.csv, for a mask of 1x3: "):
+        compare_submission(path, {**MASKS, "c": np.ones((1, 3), dtype=np.bool_)}.items())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"img,rle\na.jpg,1 2 5 2\n", "another header"),
+        (b"img,rle_mask\na.jpg;1 2 5 2\n", "row 1 "),
+        (b"img,rle_mask\na.jpg,1 2 5 1", "'a' .* differs"),
+        (b"img,rle_mask\na.jpg,1 2 5\n", "image 'a' in"),
+    ],
+)
+def test_a_file_that_cannot_be_what_was_written_is_refused(tmp_path: Path, text: bytes, message: str) -> None:
+    path = tmp_path / "submission.csv"
+    path.write_bytes(text)
+    with pytest.raises(DataError, match=message):
+        compare_submission(path, [("a", MASKS["a"])])
+
+
+def test_a_damaged_or_missing_gz_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "submission.csv.gz"
+    write_submission(path, ENCODED)
+    whole = path.read_bytes()
+    for damaged in (whole[:-6], whole[:20], b"plain text", whole[:30] + bytes([whole[30] ^ 255]) + whole[31:]):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"submission\.csv\.gz"):
+            compare_submission(path, MASKS.items())
+    path.unlink()
+    with pytest.raises(DataError, match="cannot be read"):
+        compare_submission(path, MASKS.items())
+
+
+def test_the_names_of_a_sample_in_its_order(tmp_path: Path) -> None:
+    text = b"img,rle_mask\nb_02.jpg,1 1\nb_01.jpg,1 1\nNA.jpg,\n007.jpg,1 1\n"
+    (tmp_path / "sample.csv").write_bytes(text)
+    (tmp_path / "sample.csv.gz").write_bytes(gzip.compress(text))
+    with zipfile.ZipFile(tmp_path / "sample.csv.zip", "w") as archive:
+        archive.writestr("sample_submission.csv", text)
+    for name in ("sample.csv", "sample.csv.gz", "sample.csv.zip"):
+        assert sample_names(tmp_path / name) == ("b_02", "b_01", "NA", "007")
+
+
+def test_a_sample_with_an_image_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "sample.csv").write_bytes(b"img,rle_mask\na.jpg,1 1\nb.jpg,1 1\na.jpg,1 1\n")
+    with pytest.raises(DataError, match="'a' twice"):
+        sample_names(tmp_path / "sample.csv")
+
+
+def test_equal_names_pass_in_any_order() -> None:
+    check_names(["a", "b", "c"], ("c", "a", "b"))
+    check_names(iter(["a"]), iter(["a"]))
+
+
+@pytest.mark.parametrize(
+    ("ids", "sample", "message"),
+    [
+        (["a", "b"], ["a", "b", "c"], "the 2 images are not the 3 of the sample submission: 1 missing (c); "),
+        (["x", "a"], ["a"], "the 2 images are not the 1 of the sample submission: 1 not in the sample (x); "),
+        (
+            ["v", "w", "x", "y"],
+            ["a", "b", "c", "d", "e"],
+            ": 5 missing (a, b, c, ...), 4 not in the sample (v, w, x, ...); ",
+        ),
+        ([], ["a", "b", "c"], ": 3 missing (a, b, c); "),
+    ],
+)
+def test_other_names_are_told_apart(ids: list[str], sample: list[str], message: str) -> None:
+    with pytest.raises(DataError) as caught:
+        check_names(ids, sample)
+    assert message in str(caught.value)
