@@ -1,0 +1,58 @@
+"""Training photos on the network's grid, kept in memory as bytes when they fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from carvana_ens.errors import DataError
+from carvana_ens.learn.resize import grid_of, mask_cover, resize_image
+from carvana_ens.model import Samples
+from carvana_ens.types import Size
+
+CACHE_BYTES = 2 * 2**30
+
+
+class Photos:
+    """Photos and masks of a sample source, resized once.
+
+    Everything is kept (4 bytes a pixel) when the whole source fits ``cache_bytes``, else each photo is read anew.
+    """
+
+    def __init__(self, samples: Samples, size: Size | None, cache_bytes: int = CACHE_BYTES) -> None:
+        """size: the network's grid; None takes the first photo's, and all must have it."""
+        self.samples = samples
+        self.ids = tuple(samples.ids)
+        self.size = grid_of(samples.image(self.ids[0])) if size is None else size
+        self.resized = size is not None
+        fits = len(self.ids) * self.size.height * self.size.width * 4 <= cache_bytes
+        self._kept: dict[int, np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]] | None = {} if fits else None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Images (N, 3, H, W) uint8 RGB, and covers (N, 1, H, W) uint8: the object's part of each pixel, 255 = all."""
+        layers = torch.from_numpy(np.stack([self._read(index) for index in indices]))
+        return layers[:, :3], layers[:, 3:]
+
+    def _read(self, index: int) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
+        if self._kept is not None and index in self._kept:
+            return self._kept[index]
+        image_id = self.ids[index]
+        image, mask = self.samples.image(image_id), self.samples.mask(image_id)
+        if grid_of(image) != grid_of(mask):
+            raise DataError(f"the mask of {image_id} is {grid_of(mask)}, its photo {grid_of(image)}: they must agree")
+        if not self.resized and grid_of(image) != self.size:
+            raise DataError(
+                f"photo {image_id} is {grid_of(image)}, {self.ids[0]} is {self.size}: "
+                "give the member an input size to train on photos of several sizes"
+            )
+        cover = np.rint(mask_cover(mask, self.size) * 255).astype(np.uint8)
+        layers = np.concatenate([resize_image(image, self.size).transpose(2, 0, 1), cover[None]])
+        if self._kept is not None:
+            self._kept[index] = layers
+        return layers

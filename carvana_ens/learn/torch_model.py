@@ -1,0 +1,177 @@
+"""A model that is a torch network: name its defaults, write ``build``, and training and prediction are there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from carvana_ens.errors import TrainingError, UsageError
+from carvana_ens.learn.augment import LUMA
+from carvana_ens.learn.checkpoints import fit_parameters, read_parameters
+from carvana_ens.learn.recipe import TorchOptions
+from carvana_ens.model import Batch, FitResult, FitTask, MemberConfig, Model, Output
+from carvana_ens.types import ModelMaps, Size
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+
+
+class TorchModel(Model):
+    """A network that gives one logit a pixel.
+
+    Class attributes, beside those of Model:
+        Options: TorchOptions, or a frozen dataclass derived from it.
+        divisor: input sides are padded (border repeated, right and below) to a multiple of it, and logits cropped
+            back, so that ``build`` need not care about odd sizes.
+    """
+
+    Options: ClassVar[type] = TorchOptions
+    output: ClassVar[Output] = "logits"
+    trainable: ClassVar[bool] = True
+    size: ClassVar[Size | None] = Size(640, 960)
+    batch_size: ClassVar[int] = 4
+    divisor: ClassVar[int] = 32
+
+    options: TorchOptions
+
+    def __init__(self, config: MemberConfig) -> None:
+        super().__init__(config)
+        self._network: nn.Module | None = None
+        self._device = torch.device("cpu")
+
+    def build(self) -> nn.Module:
+        """The network, untrained: (N, channels, H, W) float32 to logits (N, 1, H, W), sides multiples of divisor.
+
+        It may be built on torch's meta device (to count parameters): pretrained files belong in ``initialise``.
+        """
+        raise NotImplementedError
+
+    def initialise(self, network: nn.Module) -> None:
+        """Puts pretrained parameters into a network that ``build`` just made, before its first epoch."""
+
+    @property
+    def channels(self) -> int:
+        """Input channels of the network: 3, or 1 for option colour = gray."""
+        return 1 if self.options.colour == "gray" else 3
+
+    def fresh_network(self, seed: int) -> nn.Module:
+        """A network to train: parameters drawn from ``seed``, then ``initialise``. Torch's own RNG is left alone."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = self.build()
+            self.initialise(network)
+        return network
+
+    def load(self, checkpoint: Path | None, device: str) -> None:
+        """Gets ready to predict.
+
+        Args:
+            checkpoint: .safetensors, or a foreign .pt / .pth of parameters alone; None: an untrained network.
+            device: auto, cpu, cuda or mps (or cuda:1, ...).
+
+        Raises:
+            TrainingError: the checkpoint cannot be read, could run code, or does not fit the network.
+            UsageError: the device is not there.
+        """
+        self._device = pick_device(device)
+        if checkpoint is None:
+            network = self.fresh_network(self.config.seed)
+        else:
+            parameters = read_parameters(checkpoint)
+            network = self.build()
+            fit_parameters(network, parameters, checkpoint)
+        self._network = place(network, self._device).eval()
+
+    def predict(self, batch: Batch) -> ModelMaps:
+        """Logits (N, H, W) float32 on the grid of ``batch.images``, whatever that grid is."""
+        if self._network is None:
+            raise TrainingError(
+                f"member {self.config.name} predicts before it is loaded: call load(checkpoint, device)"
+            )
+        images = torch.from_numpy(np.require(batch.images, requirements=["C", "W"])).to(self._device)
+        with torch.inference_mode():
+            logits = self.forward(self._network, images.permute(0, 3, 1, 2).float() / 255)
+        return logits[:, 0].float().cpu().numpy()
+
+    def forward(self, network: nn.Module, images: Tensor) -> Tensor:
+        """Logits (N, 1, H, W) of images (N, 3, H, W), float RGB in [0, 1]: colour, normalising, padding, network.
+
+        Raises:
+            TrainingError: the network answers on another grid.
+        """
+        height, width = images.shape[2:]
+        inputs = normalised(images, self.options)
+        down, right = -height % self.divisor, -width % self.divisor
+        if down or right:
+            inputs = functional.pad(inputs, (0, right, 0, down), mode="replicate")
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+        logits: Tensor = network(inputs)
+        expected = (inputs.shape[0], 1, *inputs.shape[2:])
+        if tuple(logits.shape) != expected:
+            raise TrainingError(
+                f"member {self.config.name}: the network answers {tuple(logits.shape)} to {tuple(inputs.shape)}, "
+                f"not {expected}: report it to the author of model {self.config.model}"
+            )
+        return logits[:, :, :height, :width]
+
+    def fit(self, task: FitTask) -> FitResult:
+        """Trains one fold, resuming what a stopped run left in ``task.directory``; see ``learn.train``."""
+        from carvana_ens.learn.train import train
+
+        return train(self, task)
+
+    def count_parameters(self) -> int:
+        """Number of trainable parameters; nothing of their size is allocated."""
+        with torch.device("meta"):
+            return sum(p.numel() for p in self.build().parameters() if p.requires_grad)
+
+
+def normalised(images: Tensor, options: TorchOptions) -> Tensor:
+    """(N, C, H, W) float as the network sees (N, 3, H, W) RGB in [0, 1]; C is 1 for gray, else 3.
+
+    "photo" takes each photo's own mean and deviation, not the batch's: a map must not depend on its neighbours.
+    """
+    mean, deviation = images.new_tensor(IMAGENET_MEAN), images.new_tensor(IMAGENET_DEVIATION)
+    if options.colour == "gray":
+        luma = images.new_tensor(LUMA)
+        images = (images * luma.view(1, 3, 1, 1)).sum(1, keepdim=True)
+        mean, deviation = (mean * luma).sum(0, keepdim=True), (deviation * luma).sum(0, keepdim=True)
+    elif options.colour == "bgr":
+        images, mean, deviation = images.flip(1), mean.flip(0), deviation.flip(0)
+    if options.normalise == "imagenet":
+        return (images - mean.view(1, -1, 1, 1)) / deviation.view(1, -1, 1, 1)
+    if options.normalise == "photo":
+        spread, centre = torch.std_mean(images, (1, 2, 3), correction=0, keepdim=True)
+        return (images - centre) / spread.clamp(min=1e-3)
+    return images
+
+
+def pick_device(name: str) -> torch.device:
+    """The torch device of ``auto | cpu | cuda | mps`` (or ``cuda:1``).
+
+    Raises:
+        UsageError: no such device, or not on this machine.
+    """
+    mps = torch.backends.mps.is_available()
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    count = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(mps)}.get(device.type)
+    if count is None:
+        raise UsageError(f"device {name!r} is unknown: use auto, cpu, cuda or mps")
+    if (device.index or 0) >= count:
+        raise UsageError(f"device {name} is not there on this machine: use auto or cpu")
+    return device
+
+
+def place(network: nn.Module, device: torch.device) -> nn.Module:
+    """The network on the device, its filters laid out as the inputs are (channels last)."""
+    return network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
