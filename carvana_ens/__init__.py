@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from carvana_ens.core.rle import rle_decode as rle_decode
     from carvana_ens.core.rle import rle_encode as rle_encode
     from carvana_ens.errors import CarvanaEnsError as CarvanaEnsError
+    from carvana_ens.errors import TrainingError as TrainingError
+    from carvana_ens.errors import UsageError as UsageError
+    from carvana_ens.learn.checkpoints import read_parameters as read_parameters
     from carvana_ens.learn.recipe import TorchOptions as TorchOptions
     from carvana_ens.learn.torch_model import TorchModel as TorchModel
     from carvana_ens.model import Batch as Batch
@@ -49,10 +52,13 @@ _HOMES = {
     "StoreWriter": "store.writer",
     "TorchModel": "learn.torch_model",
     "TorchOptions": "learn.recipe",
+    "TrainingError": "errors",
+    "UsageError": "errors",
     "blend_mask": "core.blend",
     "dice": "core.dice",
     "open_store": "store.store",
     "option": "model",
+    "read_parameters": "learn.checkpoints",
     "rle_decode": "core.rle",
     "rle_encode": "core.rle",
 }

@@ -1,1 +1,35 @@
-"""The command line: parse, call the verb, show."""
+"""The command line: parse, call the verb, show. Nothing heavy is imported before a verb needs it."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from carvana_ens.cli.app import app
+from carvana_ens.errors import CarvanaEnsError
+
+STOPPED = 130
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command line and exits: 0 done, 1 failed, 2 usage, 3 finished with failed inputs, 130 stopped."""
+    try:
+        code = app.main(args=arguments, prog_name="carvana-ens", standalone_mode=False)
+    except CarvanaEnsError as error:
+        click.echo(f"error: {' '.join(str(error).split())}", err=True)
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped: what is finished is kept; the same command goes on from there", err=True)
+        code = STOPPED
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone; nothing is left to say
+        code = 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(f"error: {where}{error.strerror or error}", err=True)
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)

@@ -38,6 +38,8 @@ Seen = Literal["fold table", "none", "declared out-of-fold", "unknown"]
 "fold table": each map is by a fold model that held its group out, or the photos are outside the table. "none": no
 model was trained. "declared out-of-fold": imported, and the user said so. "unknown": imported, nobody said.
 """
+PENDING = "pending"
+"""Stands for the sha256 of a fold's checkpoint that is not trained yet; such a store may learn it later."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,13 @@ class Provenance:
         names = [name for name in mine if name != "member" and mine[name] != theirs[name]]
         keys = sorted({*mine["member"], *theirs["member"]})
         return names + [f"member {key}" for key in keys if mine["member"].get(key) != theirs["member"].get(key)]
+
+    def fulfils(self, earlier: Provenance) -> bool:
+        """Whether this is ``earlier`` with nothing changed but checkpoints that were pending there."""
+        if self.checkpoints.keys() != earlier.checkpoints.keys():
+            return False
+        settled = {f: self.checkpoints[f] if sha == PENDING else sha for f, sha in earlier.checkpoints.items()}
+        return dataclasses.replace(earlier, checkpoints=settled).to_json() == self.to_json()
 
 
 def ids_digest(ids: Sequence[str]) -> str:

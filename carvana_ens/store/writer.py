@@ -81,9 +81,12 @@ class StoreWriter:
         changed = store.provenance.differences(self._provenance)
         if store.dtype != self._dtype:
             changed.append("dtype")
-        if changed:
+        fulfils = self._provenance.fulfils(store.provenance)
+        if changed and not (changed == ["checkpoints"] and fulfils):
             raise StoreError(f"{self.path} was made with another {', '.join(changed)}: {_anew(self.path)}")
         group = zarr.open_group(self.path, mode="r+", zarr_format=3)
+        if changed:
+            group.attrs.update(attributes(self._ids, self._dtype, self._provenance))
         self._prob: Any = _array(group, "prob")
         self._done: Any = _array(group, "done")
         self._records = store.records.copy()

@@ -218,3 +218,19 @@ def test_a_stop_while_creating_leaves_nothing(tmp_path, provenance, monkeypatch)
     monkeypatch.undo()
     with StoreWriter(tmp_path / "s.zarr", IDS, SIZES, provenance):
         pass
+
+
+def test_a_pending_checkpoint_may_become_known_but_no_other_may_change(tmp_path, codes):
+    def provenance(**checkpoints):
+        return Provenance(member={"name": "m"}, split="oof", seen="fold table", checkpoints=checkpoints)
+
+    path = tmp_path / "s.zarr"
+    with StoreWriter(path, IDS, SIZES, provenance(a="1", b="pending")) as writer:
+        writer.write_codes("a_01", codes["a_01"])
+    with pytest.raises(StoreError, match="checkpoints"), StoreWriter(path, IDS, SIZES, provenance(a="2", b="pending")):
+        pass
+    with StoreWriter(path, IDS, SIZES, provenance(a="1", b="2")) as writer:
+        assert writer.missing() == list(IDS[1:])
+    assert open_store(path).provenance.checkpoints == {"a": "1", "b": "2"}
+    with pytest.raises(StoreError, match="checkpoints"), StoreWriter(path, IDS, SIZES, provenance(a="1", b="3")):
+        pass

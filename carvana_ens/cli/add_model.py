@@ -1,0 +1,79 @@
+"""carvana-ens add-model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from carvana_ens.cli.common import FILE, SIZE, open_project
+
+if TYPE_CHECKING:
+    from carvana_ens.types import Size
+
+
+@click.command()
+@click.argument("model", required=False)
+@click.option("--name", help="Name of the member.  [default: the model's]")
+@click.option("--size", type=SIZE, metavar="HxW", help="Input size of the model.  [default: the model's]")
+@click.option("--tta", multiple=True, help="Test-time augmentation: hflip, vflip; may be given more than once.")
+@click.option("--folds", type=click.IntRange(1), help="Folds of its own, in place of the default fold table.")
+@click.option("--holdout", type=float, help="With --folds 1: share of the groups to hold out.")
+@click.option("--checkpoint", type=FILE, help="Predict with this file, without training.")
+@click.option("--sha256", help="What --checkpoint must hash to.")
+@click.option("--out-of-fold", is_flag=True, help="You say that --checkpoint has not seen the training photos.")
+@click.option("--like", metavar="MEMBER", help="Use the checkpoints of MEMBER, at another --size.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the training.")
+@click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE", help="Option of the model; see models NAME.")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    model: str | None,
+    name: str | None,
+    size: Size | None,
+    tta: tuple[str, ...],
+    folds: int | None,
+    holdout: float | None,
+    checkpoint: Path | None,
+    sha256: str | None,
+    out_of_fold: bool,
+    like: str | None,
+    seed: int,
+    settings: tuple[str, ...],
+) -> None:
+    """Add a member: a configured MODEL. Comments in ensemble.toml are kept.
+
+    \b
+    Example:
+      carvana-ens add-model unet-256 --size 256x384 --tta hflip --set epochs=20
+      carvana-ens add-model timm-unet --name mobilenet --set encoder=mobilenetv2_100 --folds 5
+      carvana-ens add-model --like mobilenet --name mobilenet_large --size 640x960
+    """
+    from carvana_ens.errors import UsageError
+    from carvana_ens.project import FoldsConfig
+    from carvana_ens.verbs.members import add_model
+
+    options = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key or key in options:
+            raise UsageError(f"--set takes option=value, each option once, got {setting!r}")
+        options[key] = value
+    if holdout is not None and folds is None:
+        folds = 1
+    config = add_model(
+        open_project(ctx),
+        model,
+        name=name,
+        size=size,
+        tta=tta,
+        folds=None if folds is None else FoldsConfig(folds, holdout),
+        checkpoint=checkpoint,
+        sha256=sha256,
+        out_of_fold=out_of_fold,
+        like=like,
+        seed=seed,
+        options=options,
+    )
+    click.echo(f"added member {config.name} (model {config.model}, folds {config.folds})")

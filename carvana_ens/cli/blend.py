@@ -1,0 +1,69 @@
+"""carvana-ens blend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from carvana_ens.cli.common import FILE, FOLDER, json_option, open_project, show_json, threads_option, track
+
+
+@click.command()
+@click.option("--weights", default="equal", show_default=True, help="equal, tuned, or name=w,name=w,...")
+@click.option(
+    "--threshold", help="tuned, or a number in (0, 1]: 0.5, 128/255.  [default: tuned with tuned weights, else 0.5]"
+)
+@click.option("--split", default="test", show_default=True, help="Which maps: test, oof, or a name given to predict.")
+@click.option("-o", "--output", type=FILE, help="Submission to write: .csv or .csv.gz.")
+@click.option("--masks", type=FOLDER, help="Also write each mask to this folder, as <id>.png.")
+@click.option("--sample-submission", type=FILE, help="Refuse if the images are not exactly those of this file.")
+@threads_option
+@json_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    weights: str,
+    threshold: str | None,
+    split: str,
+    output: Path | None,
+    masks: Path | None,
+    sample_submission: Path | None,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Blend the members' maps and write the masks as run lengths.
+
+    Exact: the text of the submission depends on maps, weights and threshold alone.
+
+    \b
+    Example:
+      carvana-ens blend --weights tuned -o submission.csv.gz
+      carvana-ens blend --weights linknet=2,unet=1 --threshold 0.5 -o by_hand.csv --masks masks
+    """
+    from carvana_ens.verbs.blend import blend
+
+    done = blend(
+        open_project(ctx),
+        output,
+        weights=weights,
+        threshold=threshold,
+        split=split,
+        masks=masks,
+        sample_submission=sample_submission,
+        threads=threads,
+        track=track,
+    )
+    if as_json:
+        show_json(
+            {
+                "path": None if done.path is None else str(done.path),
+                "images": done.images,
+                "weights": done.weights,
+                "threshold": done.threshold,
+            }
+        )
+        return
+    used = ", ".join(f"{name} {weight}" for name, weight in done.weights.items())
+    where = " and ".join(str(path) for path in (output, masks) if path is not None)
+    click.echo(f"wrote {where}: {done.images} images, weights {used}, threshold {done.threshold}")

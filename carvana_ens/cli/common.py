@@ -1,0 +1,91 @@
+"""What the commands share: the project, progress, output forms, and option types."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from carvana_ens.project import Project
+    from carvana_ens.types import Size
+
+T = TypeVar("T")
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+FILE = click.Path(dir_okay=False, path_type=Path)
+ANY_PATH = click.Path(path_type=Path)
+
+device_option = click.option(
+    "--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps", help="Where networks run."
+)
+threads_option = click.option(
+    "--threads", type=click.IntRange(1, 1024), default=None, help="Threads.  [default: the processors there are]"
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+fresh_help = "Make anew what is there already."
+
+
+class SizeType(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only
+    """``HxW``."""
+
+    name = "HxW"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Size:
+        """Reads the text; a usage error says what is wrong with it."""
+        from carvana_ens.errors import UsageError
+        from carvana_ens.types import Size
+
+        if isinstance(value, Size):
+            return value
+        try:
+            return Size.parse(value)
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
+
+
+SIZE = SizeType()
+
+
+def open_project(ctx: click.Context) -> Project:
+    """The project of ``--project``, or the nearest one."""
+    from carvana_ens.project import Project, find_project
+
+    folder: Path | None = ctx.obj
+    return find_project() if folder is None else Project(folder.absolute())
+
+
+def track(items: Iterable[T], total: int, what: str) -> Iterable[T]:
+    """A progress bar on a terminal, nothing elsewhere."""
+    if not sys.stderr.isatty():
+        return items
+    return _bar(items, total, what)
+
+
+def _bar(items: Iterable[T], total: int, what: str) -> Iterator[T]:
+    from tqdm import tqdm
+
+    yield from tqdm(items, total=total, desc=what, leave=False, dynamic_ncols=True)
+
+
+def say(line: str) -> None:
+    """A line for the user that is no result: on standard error."""
+    click.echo(line, err=True)
+
+
+def show_json(document: Any) -> None:
+    """A JSON document on standard output."""
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def table(rows: Iterable[Iterable[object]]) -> str:
+    """Rows as aligned columns of text."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
+    )

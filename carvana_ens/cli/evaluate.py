@@ -1,0 +1,61 @@
+"""carvana-ens evaluate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from carvana_ens.cli.common import ANY_PATH, FILE, FOLDER, SIZE, json_option, show_json, table, track
+
+if TYPE_CHECKING:
+    from carvana_ens.types import Size
+
+
+@click.command()
+@click.argument("submission", type=FILE)
+@click.option("--masks", type=ANY_PATH, required=True, help="The truth: a folder, an RLE CSV, or COCO JSON.")
+@click.option("--category", "categories", multiple=True, help="COCO category of the object.")
+@click.option("--images", type=FOLDER, help="The photos, if the masks do not say how large they are.")
+@click.option("--size", type=SIZE, metavar="HxW", help="Size of all images, in place of --images.")
+@click.option("--group", help="Regex with one capture group on the id, for the means by group.")
+@click.option("--partial", is_flag=True, help="Score the images that both have, instead of refusing others.")
+@json_option
+def command(
+    submission: Path,
+    masks: Path,
+    categories: tuple[str, ...],
+    images: Path | None,
+    size: Size | None,
+    group: str | None,
+    partial: bool,
+    as_json: bool,
+) -> None:
+    """Score a SUBMISSION (.csv, .csv.gz), also one that was not made here, against masks.
+
+    \b
+    Example:
+      carvana-ens evaluate oof.csv --masks ../train_masks
+    """
+    from carvana_ens.verbs.evaluate import evaluate
+
+    found = evaluate(
+        submission, masks, categories=categories, images=images, size=size, group=group, partial=partial, track=track
+    )
+    if as_json:
+        show_json(
+            {
+                "metric": "mean Dice",
+                "images": found.images,
+                "dice": found.dice,
+                "pooled_dice": found.pooled,
+                "groups": dict(found.by_group),
+                "by_image": dict(found.by_image),
+            }
+        )
+        return
+    click.echo(f"mean Dice {found.dice:.6f} of {found.images} images (pooled Dice {found.pooled:.6f})")
+    if 1 < len(found.by_group) <= 20:
+        click.echo(table([("GROUP", "MEAN DICE"), *((name, f"{dice:.6f}") for name, dice in found.by_group.items())]))
+    click.echo("worst: " + ", ".join(f"{image_id} {dice:.4f}" for image_id, dice in found.worst(5)))

@@ -1,0 +1,25 @@
+"""carvana-ens remove-model."""
+
+from __future__ import annotations
+
+import click
+
+from carvana_ens.cli.common import open_project
+
+
+@click.command()
+@click.argument("member")
+@click.pass_context
+def command(ctx: click.Context, member: str) -> None:
+    """Take a member out of ensemble.toml; its checkpoints and maps stay on disk.
+
+    \b
+    Example:
+      carvana-ens remove-model unet-256
+    """
+    from carvana_ens.verbs.members import remove_model
+
+    left = remove_model(open_project(ctx), member)
+    click.echo(f"removed member {member}")
+    for path in left:
+        click.echo(f"kept on disk: {path}")

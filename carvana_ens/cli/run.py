@@ -1,0 +1,29 @@
+"""carvana-ens run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from carvana_ens.cli.common import FILE, device_option, open_project, say, threads_option, track
+from carvana_ens.cli.train import report_epoch
+
+
+@click.command()
+@click.option("-o", "--output", type=FILE, default=Path("submission.csv.gz"), show_default=True, help="Submission.")
+@device_option
+@threads_option
+@click.pass_context
+def command(ctx: click.Context, output: Path, device: str, threads: int | None) -> None:
+    """Train, predict, tune and blend all members in one go; what is done is kept, so that a stopped run goes on.
+
+    \b
+    Example:
+      carvana-ens run -o submission.csv.gz
+    """
+    from carvana_ens.verbs.run import run
+
+    done = run(open_project(ctx), output, device=device, threads=threads, say=say, report=report_epoch, track=track)
+    used = ", ".join(f"{name} {weight}" for name, weight in done.weights.items())
+    click.echo(f"wrote {output}: {done.images} images, weights {used}, threshold {done.threshold}")

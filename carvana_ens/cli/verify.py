@@ -1,0 +1,34 @@
+"""carvana-ens verify."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import click
+
+from carvana_ens.cli.common import json_option, open_project, show_json, threads_option, track
+
+
+@click.command()
+@click.argument("members", nargs=-1)
+@threads_option
+@json_option
+@click.pass_context
+def command(ctx: click.Context, members: tuple[str, ...], threads: int | None, as_json: bool) -> int:
+    """Read every map of MEMBERS (default: all) and compare it with its checksum; exit code 1 if one is damaged.
+
+    \b
+    Example:
+      carvana-ens verify
+    """
+    from carvana_ens.verbs.verify import verify
+
+    results = verify(open_project(ctx), members, threads=threads, track=track)
+    if as_json:
+        show_json([dataclasses.asdict(result) for result in results])
+    else:
+        for result in results:
+            click.echo(f"{result.path}: {result.right} right, {result.missing} missing, {len(result.damage)} damaged")
+            for line in result.damage:
+                click.echo(f"  {line}")
+    return 1 if any(result.damage for result in results) else 0

@@ -1,0 +1,142 @@
+"""init, add-model and remove-model: the verbs that write ensemble.toml."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from carvana_ens.data.ids import groups
+from carvana_ens.data.images import ImageFolder
+from carvana_ens.data.masks import open_masks
+from carvana_ens.errors import DataError, UsageError
+from carvana_ens.files import sha256_file
+from carvana_ens.model import TTA, MemberConfig, parse_options
+from carvana_ens.project import DataConfig, FoldsConfig, Project, add_member, create_project, drop_member, table_name
+from carvana_ens.registry import load_model
+from carvana_ens.types import Json, Say, Size, unsaid
+
+
+@dataclass(frozen=True)
+class Initialised:
+    """project: as written. lines: what was found."""
+
+    project: Project
+    lines: list[str]
+
+
+def init(root: Path, data: DataConfig, folds: FoldsConfig, say: Say = unsaid) -> Initialised:
+    """Checks that photos and masks are there and match, and writes ``root/ensemble.toml``.
+
+    Raises:
+        UsageError: masks without photos, or a pattern for groups that is none.
+        DataError: a folder is missing or empty, or photos and masks do not match.
+        ProjectError: there is a project already.
+    """
+    lines = []
+    if data.masks is not None and data.images is None:
+        raise UsageError("--masks needs --images: the photos that the masks belong to")
+    if (folds.folds, folds.holdout) != (None, None) and data.masks is None:
+        raise UsageError("--folds and --holdout need --images and --masks: without them nothing is trained")
+    if data.images is not None:
+        images = ImageFolder(data.images, say=say)
+        lines.append(f"{len(images.ids)} training photos in {len(set(groups(images.ids, data.group).values()))} groups")
+        if data.masks is not None:
+            masks = open_masks(data.masks, data.categories)
+            unmasked = sorted(set(images.ids) ^ set(masks.ids))
+            if unmasked:
+                raise DataError(
+                    f"{data.images} and {data.masks} do not match: {len(unmasked)} ids are in one only, "
+                    f"first {', '.join(unmasked[:3])}"
+                )
+            lines.append(f"{len(masks.ids)} masks ({masks.describe})")
+    if data.test is not None:
+        test = ImageFolder(data.test, say=say)
+        lines.append(f"{len(test.ids)} test photos in {len(set(groups(test.ids, data.group).values()))} groups")
+    return Initialised(create_project(root, data, folds), lines)
+
+
+def add_model(
+    project: Project,
+    model: str | None,
+    *,
+    name: str | None = None,
+    size: Size | None = None,
+    tta: tuple[str, ...] = (),
+    folds: FoldsConfig | None = None,
+    checkpoint: Path | None = None,
+    sha256: str | None = None,
+    out_of_fold: bool = False,
+    like: str | None = None,
+    seed: int = 0,
+    options: Mapping[str, str] | None = None,
+) -> MemberConfig:
+    """Adds a member to ensemble.toml after checking that its plugin loads and takes its options.
+
+    Raises:
+        UsageError: options that contradict each other or the model, or a name that is taken.
+        PluginError: the model is not installed, or broken.
+    """
+    if like is not None:
+        other = project.member(like)
+        if options or folds is not None or checkpoint is not None or (model is not None and model != other.model):
+            raise UsageError(f"--like {like} takes model, options, folds and checkpoint from {like}: leave them out")
+        if size is None:
+            raise UsageError(f"--like {like} makes the same checkpoints a member at another size: give --size HxW")
+        model = other.model
+    if not model:
+        raise UsageError("add-model needs the name of a model, or --like MEMBER; carvana-ens models lists them")
+    for augmentation in tta:
+        if augmentation not in TTA or tta.count(augmentation) > 1:
+            raise UsageError(f"--tta {augmentation} is unknown or doubled: use each of {', '.join(TTA)} at most once")
+    kind, _ = load_model(model)
+    given: dict[str, Json] = {}
+    if options:
+        parsed = parse_options(kind.Options, options)
+        given = {key: getattr(parsed, key) for key in options}
+    if folds is not None and not kind.trainable:
+        raise UsageError(f"model {model} is not trained, so --folds means nothing to it: leave it out")
+    relative = None
+    if checkpoint is not None:
+        if not checkpoint.is_file():
+            raise UsageError(f"checkpoint {checkpoint} is not there: give a file")
+        found = sha256_file(checkpoint)
+        if sha256 not in (None, found):
+            raise UsageError(f"checkpoint {checkpoint} has sha256 {found}, not {sha256}: is it the right file?")
+        sha256 = found
+        relative = _relative(checkpoint, project.root)
+    elif sha256 is not None or out_of_fold:
+        raise UsageError("--sha256 and --out-of-fold say something of --checkpoint FILE: give one, or leave them out")
+    config = MemberConfig(
+        name=name or model.rpartition(":")[2],
+        model=model,
+        size=size,
+        tta=tta,
+        folds="default" if folds is None else table_name(project, folds),
+        checkpoint=relative,
+        sha256=sha256,
+        like=like,
+        out_of_fold=out_of_fold,
+        seed=seed,
+        options=given,
+    )
+    kind(config)  # a combination that the model refuses is refused now
+    add_member(project, config, folds)
+    return config
+
+
+def remove_model(project: Project, name: str) -> list[Path]:
+    """Takes a member out of ensemble.toml; returns what of it stays on disk.
+
+    Raises:
+        UsageError: unknown member, or one that another is like.
+    """
+    drop_member(project, name)
+    return [path for path in (project.root / "checkpoints" / name, project.root / "stores" / name) if path.exists()]
+
+
+def _relative(path: Path, root: Path) -> str:
+    try:
+        return path.resolve().relative_to(root.resolve(), walk_up=True).as_posix()  # type: ignore[call-arg]
+    except TypeError:
+        return str(path.resolve())

@@ -1,0 +1,267 @@
+"""predict: probability maps of members into their stores; what is there already is kept, only the rest is predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from carvana_ens.data.folds import FoldTable
+from carvana_ens.data.images import ImageFolder
+from carvana_ens.errors import ProjectError, StaleError, TrainingError, UsageError
+from carvana_ens.files import sha256_file
+from carvana_ens.learn.inference import predict_maps
+from carvana_ens.model import MemberConfig, Model
+from carvana_ens.project import FILE, IMPORTED, Project
+from carvana_ens.registry import Entry, load_model
+from carvana_ens.store.remove import remove_store
+from carvana_ens.store.schema import PENDING, DType, Provenance, Seen
+from carvana_ens.store.writer import StoreWriter
+from carvana_ens.types import ProbabilityMap, Say, Track, unsaid, untracked
+from carvana_ens.verbs.runs import recorded
+from carvana_ens.verbs.train import DONE, chosen_folds, read_done, task_digest, untrained_reason
+from carvana_ens.verbs.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Maps of one member and split. new: maps that were made just now. missing: maps that are still to be made."""
+
+    member: str
+    split: str
+    path: Path
+    images: int
+    new: int
+    missing: int
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Photos that the same checkpoints predict, with the folds these belong to (empty: no fold model)."""
+
+    ids: tuple[str, ...]
+    checkpoints: Mapping[str, Path | None]
+
+
+def predict(
+    project: Project,
+    members: Sequence[str] = (),
+    *,
+    fold: int | None = None,
+    split: str | None = None,
+    images: Path | None = None,
+    device: str = "auto",
+    fresh: bool = False,
+    dtype: DType = "uint8",
+    say: Say = unsaid,
+    track: Track = untracked,
+) -> list[Predicted]:
+    """Predicts the named members (default: all that are not imported).
+
+    Without ``split``: "oof" where there are masks, and "test" where there are test photos. "oof": each training photo
+    by the fold model that did not see its group (with ``fold``: only that fold's). Any other split: the mean over the
+    fold models, for the test photos or for the photos in ``images``. fresh: makes the stores anew.
+
+    Raises:
+        UsageError: unknown member or fold, or a split and photos that do not belong together.
+        ProjectError: a member is not trained, or the project has no such photos.
+    """
+    splits = _splits(project, split, images, fold)
+    workspace = Workspace(project, say, track)
+    results = []
+    for config in project.select(members):
+        if config.model == IMPORTED:
+            if members:
+                say(f"{config.name}: nothing to predict (its maps were imported)")
+            continue
+        for name in splits:
+            if name == "oof":
+                photos, parts, seen = workspace.images, *_out_of_fold(workspace, config, fold)
+                ids = _ever_out_of_fold(workspace, config)
+            else:
+                photos = workspace.test if images is None else ImageFolder(images, say=say)
+                ids = photos.ids
+                parts, seen = _every_fold(workspace, config, ids)
+            with recorded(project, "predict", member=config.name, split=name, device=device) as run:
+                results.append(_predict_split(workspace, config, name, photos, ids, parts, seen, device, fresh, dtype))
+                run |= {"images": results[-1].new}
+    return results
+
+
+def _splits(project: Project, split: str | None, images: Path | None, fold: int | None) -> list[str]:
+    if images is not None and split in (None, "oof", "test"):
+        raise UsageError("--images needs --split NAME, another name than oof and test, for the maps of these photos")
+    if images is None and split not in (None, "oof", "test"):
+        raise UsageError(f"split {split!r} needs --images FOLDER: only oof and test are known to the project")
+    if split is not None and ("/" in split or "\\" in split or split.startswith(".")):
+        raise UsageError(f"split {split!r} cannot name a store: use letters, digits, _ and -")
+    if fold is not None and split not in (None, "oof"):
+        raise UsageError(f"--fold goes with --split oof; {split} maps are the mean over all folds")
+    if split is not None:
+        return [split]
+    if fold is not None:
+        return ["oof"]
+    found = ["oof"] * (project.data.images is not None and project.data.masks is not None)
+    found += ["test"] * (project.data.test is not None)
+    if not found:
+        raise ProjectError(f"{project.file} names no photos to predict: add data.images and data.masks, or data.test")
+    return found
+
+
+def _has_fold_models(config: MemberConfig) -> bool:
+    return config.checkpoint is None and load_model(config.model)[0].trainable
+
+
+def _ever_out_of_fold(workspace: Workspace, config: MemberConfig) -> tuple[str, ...]:
+    if not _has_fold_models(config):
+        return workspace.ids
+    table = workspace.fold_table(config.folds)
+    held_out = {i for fold in range(table.folds) for i in table.held_out(fold, workspace.groups)}
+    return tuple(image_id for image_id in workspace.ids if image_id in held_out)
+
+
+def _out_of_fold(workspace: Workspace, config: MemberConfig, fold: int | None) -> tuple[list[_Part], Seen]:
+    if not _has_fold_models(config):
+        if fold is not None:
+            raise UsageError(f"--fold means nothing to {config.name}: {untrained_reason(config)}")
+        return [_Part(workspace.ids, _foreign(workspace.project, config))], _seen_of_unfolded(config)
+    table = workspace.fold_table(config.folds)
+    parts = []
+    for number in chosen_folds(config, table, fold):
+        ids = tuple(table.held_out(number, workspace.groups))
+        parts.append(_Part(ids, {str(number): fold_checkpoint(workspace, config, table, number)}))
+    return parts, "fold table"
+
+
+def _every_fold(workspace: Workspace, config: MemberConfig, ids: tuple[str, ...]) -> tuple[list[_Part], Seen]:
+    if not _has_fold_models(config):
+        return [_Part(ids, _foreign(workspace.project, config))], _seen_of_unfolded(config)
+    table = workspace.fold_table(config.folds)
+    checkpoints = {str(number): fold_checkpoint(workspace, config, table, number) for number in range(table.folds)}
+    return [_Part(ids, checkpoints)], "fold table"
+
+
+def _seen_of_unfolded(config: MemberConfig) -> Seen:
+    if config.checkpoint is None:
+        return "none"
+    return "declared out-of-fold" if config.out_of_fold else "unknown"
+
+
+def _foreign(project: Project, config: MemberConfig) -> Mapping[str, Path | None]:
+    if config.checkpoint is None:
+        return {"": None}
+    path = project.root / config.checkpoint
+    if not path.is_file():
+        raise ProjectError(
+            f"the checkpoint of {config.name}, {path}, is not there: put it back or change {project.file}"
+        )
+    if config.sha256 is not None and sha256_file(path) != config.sha256:
+        raise ProjectError(f"the checkpoint of {config.name}, {path}, has another sha256 than {project.file} says")
+    return {"": path}
+
+
+def fold_checkpoint(workspace: Workspace, config: MemberConfig, table: FoldTable, fold: int) -> Path:
+    """The checkpoint of a finished fold, trained with the settings that ensemble.toml has now.
+
+    Raises:
+        ProjectError: the fold is not trained, its checkpoint is gone, or the settings changed since.
+    """
+    trained = workspace.project.member(config.like or config.name)
+    folder = workspace.project.checkpoint_folder(config, fold)
+    if not (folder / DONE).is_file():
+        raise ProjectError(f"{trained.name}, fold {fold}, is not trained yet: run carvana-ens train {trained.name}")
+    record = read_done(folder / DONE)
+    path = folder / str(record["checkpoint"])
+    if not path.is_file():
+        raise ProjectError(f"{path} is gone: train it anew with carvana-ens train {trained.name} --fresh")
+    if record["digest"] != task_digest(workspace, trained, table, fold):
+        raise StaleError(
+            f"{trained.name}, fold {fold}, was trained with other settings, fold table or photos than {FILE} has now: "
+            f"put them back, or train it anew with carvana-ens train {trained.name} --fresh"
+        )
+    return path
+
+
+def _predict_split(
+    workspace: Workspace,
+    config: MemberConfig,
+    split: str,
+    photos: ImageFolder,
+    ids: tuple[str, ...],
+    parts: Sequence[_Part],
+    seen: Seen,
+    device: str,
+    fresh: bool,
+    dtype: DType,
+) -> Predicted:
+    project = workspace.project
+    model, entry = load_model(config.model)
+    path = project.store_path(config.name, split)
+    if fresh:
+        remove_store(path)
+    provenance = _provenance(workspace, config, split, parts, seen, model, entry)
+    sizes = [photos.size(image_id) for image_id in ids]
+    new = 0
+    with StoreWriter(path, ids, sizes, provenance, dtype) as writer:
+        todo = set(writer.missing())
+        asked = [image_id for part in parts for image_id in part.ids if image_id in todo]
+        maps = _maps(workspace, config, photos, parts, todo, model, device)
+        for image_id, values in workspace.track(maps, len(asked), f"{config.name} {split}"):
+            writer.write(image_id, values)
+            new += 1
+        return Predicted(config.name, split, path, len(ids), new, len(writer.missing()))
+
+
+def _maps(
+    workspace: Workspace,
+    config: MemberConfig,
+    photos: ImageFolder,
+    parts: Sequence[_Part],
+    todo: set[str],
+    model: type[Model],
+    device: str,
+) -> Iterator[tuple[str, ProbabilityMap]]:
+    for part in parts:
+        wanted = [image_id for image_id in part.ids if image_id in todo]
+        if not wanted:
+            continue
+        models = [model(config) for _ in part.checkpoints]
+        for instance, checkpoint in zip(models, part.checkpoints.values(), strict=True):
+            instance.load(checkpoint, device)
+        try:
+            yield from predict_maps(models, photos, wanted, workspace.groups_of(part.ids), config.tta, all_ids=part.ids)
+        except MemoryError as error:
+            raise TrainingError(f"{config.name}: not enough memory at this size: use a smaller --size") from error
+
+
+def _provenance(
+    workspace: Workspace,
+    config: MemberConfig,
+    split: str,
+    parts: Sequence[_Part],
+    seen: Seen,
+    model: type[Model],
+    entry: Entry,
+) -> Provenance:
+    project = workspace.project
+    checkpoints: dict[str, str] = {}
+    fold_table = None
+    if _has_fold_models(config):
+        table = workspace.fold_table(config.folds)
+        fold_table = {"name": table.name, "digest": table.digest}
+        for number in range(table.folds):
+            # all folds, also when only one is predicted now: the store is one thing, finished fold by fold
+            done = project.checkpoint_folder(config, number) / DONE
+            checkpoints[str(number)] = str(read_done(done)["sha256"]) if done.is_file() else PENDING
+    else:
+        for part in parts:
+            checkpoints |= {fold: sha256_file(path) for fold, path in part.checkpoints.items() if path is not None}
+    return Provenance(
+        member=config.to_json(),
+        split=split,
+        seen=seen,
+        plugin={"model": config.model, "distribution": entry.distribution, "version": entry.version},
+        checkpoints=checkpoints,
+        fold_table=fold_table,
+        averaging={"tta": model.output, "folds": "probabilities"},
+    )

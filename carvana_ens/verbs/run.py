@@ -1,0 +1,45 @@
+"""run: train, predict, tune and blend in one go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from carvana_ens.errors import ProjectError
+from carvana_ens.output.submission import check_suffix
+from carvana_ens.project import Project
+from carvana_ens.types import Say, Track, unsaid, untracked
+from carvana_ens.verbs.blend import Blended, blend
+from carvana_ens.verbs.predict import predict
+from carvana_ens.verbs.train import Report, train, unreported
+from carvana_ens.verbs.tune import tune
+
+
+def run(
+    project: Project,
+    output: Path,
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    say: Say = unsaid,
+    report: Report = unreported,
+    track: Track = untracked,
+) -> Blended:
+    """Every step of the project up to ``output``; each keeps what an earlier run finished.
+
+    Raises:
+        ProjectError: the project has no masks to tune with, or no test photos.
+    """
+    check_suffix(output)
+    data = project.data
+    if data.images is None or data.masks is None or data.test is None:
+        raise ProjectError(
+            f"{project.file} needs data.images, data.masks and data.test for run: use blend for maps alone"
+        )
+    say("train")
+    train(project, device=device, say=say, report=report, track=track)
+    say("predict")
+    predict(project, device=device, say=say, track=track)
+    say("tune")
+    tune(project, say=say, track=track)
+    say("blend")
+    return blend(project, output, weights="tuned", threads=threads, track=track)

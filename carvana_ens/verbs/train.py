@@ -1,0 +1,187 @@
+"""train: every fold of the members that can be trained; finished folds are kept, stopped ones go on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from carvana_ens.data.folds import FoldTable
+from carvana_ens.errors import StaleError, UsageError
+from carvana_ens.files import digest, sha256_file, write_json
+from carvana_ens.model import FitTask, MemberConfig, options_json
+from carvana_ens.project import IMPORTED, Project
+from carvana_ens.registry import load_model
+from carvana_ens.types import Json, Say, Track, unsaid, untracked
+from carvana_ens.verbs.runs import recorded
+from carvana_ens.verbs.workspace import Workspace
+
+DONE = "done.json"
+Report = Callable[[str, int, Mapping[str, float]], None]
+"""Called after each epoch with member, fold and the numbers."""
+
+
+def unreported(member: str, fold: int, numbers: Mapping[str, float]) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One fold model. dice: mean Dice on its held-out photos, at the network's input size. new: trained just now."""
+
+    member: str
+    fold: int
+    checkpoint: Path
+    dice: float
+    epochs: int
+    new: bool
+
+
+def train(
+    project: Project,
+    members: Sequence[str] = (),
+    *,
+    fold: int | None = None,
+    device: str = "auto",
+    fresh: bool = False,
+    say: Say = unsaid,
+    report: Report = unreported,
+    track: Track = untracked,
+) -> list[Trained]:
+    """Trains the named members (default: all), all folds or one.
+
+    A finished fold is not trained again; with ``fresh`` it is. Members that need no training are passed over, with a
+    line that says so when they were named.
+
+    Raises:
+        UsageError: unknown member, or a fold that its table does not have.
+        StaleError: a fold was finished with other settings.
+    """
+    workspace = Workspace(project, say, track)
+    results: list[Trained] = []
+    for config in project.select(members):
+        reason = untrained_reason(config)
+        if reason is not None:
+            say(f"{config.name}: nothing to train ({reason})")
+            continue
+        table = workspace.fold_table(config.folds)
+        results.extend(
+            _train_fold(workspace, config, table, number, device, fresh, report)
+            for number in chosen_folds(config, table, fold)
+        )
+    return results
+
+
+def untrained_reason(config: MemberConfig) -> str | None:
+    """Why a member has nothing to train, or None when it has.
+
+    Raises:
+        PluginError: the member's model cannot be loaded.
+    """
+    if config.model == IMPORTED:
+        return "its maps were imported"
+    if config.checkpoint is not None:
+        return f"it predicts with {config.checkpoint}"
+    if config.like is not None:
+        return f"it uses the checkpoints of {config.like}"
+    if not load_model(config.model)[0].trainable:
+        return f"model {config.model} needs no training"
+    return None
+
+
+def chosen_folds(config: MemberConfig, table: FoldTable, fold: int | None) -> range:
+    """All folds of the table, or the one asked for.
+
+    Raises:
+        UsageError: the table has no such fold.
+    """
+    if fold is None:
+        return range(table.folds)
+    if not 0 <= fold < table.folds:
+        raise UsageError(
+            f"fold {fold} is not in fold table {table.name} of {config.name}: it has 0 to {table.folds - 1}"
+        )
+    return range(fold, fold + 1)
+
+
+def task_digest(workspace: Workspace, config: MemberConfig, table: FoldTable, fold: int) -> str:
+    """sha256 of everything that decides a fold model: model, size, options, seed, fold table, photos."""
+    model, _ = load_model(config.model)
+    options = options_json(model(config).options)  # defaults included: a changed default is another task
+    size = config.size or model.size
+    return digest(
+        {
+            "model": config.model,
+            "size": None if size is None else str(size),
+            "options": options,
+            "seed": config.seed,
+            "folds": table.digest,
+            "fold": fold,
+            "data": workspace.training_digest,
+        }
+    )
+
+
+def _train_fold(
+    workspace: Workspace, config: MemberConfig, table: FoldTable, fold: int, device: str, fresh: bool, report: Report
+) -> Trained:
+    project = workspace.project
+    folder = project.checkpoint_folder(config, fold)
+    task = task_digest(workspace, config, table, fold)
+    done = folder / DONE
+    if done.is_file() and not fresh:
+        record = read_done(done)
+        if record["digest"] != task:
+            raise StaleError(
+                f"{config.name}, fold {fold}, was trained with other settings, fold table or photos: "
+                f"put them back, or train it anew with carvana-ens train {config.name} --fresh"
+            )
+        return Trained(config.name, fold, folder / record["checkpoint"], record["dice"], record["epochs"], new=False)
+    if fresh:
+        for file in folder.glob("*"):
+            file.unlink()
+    model, entry = load_model(config.model)
+    groups = workspace.groups
+    train_ids, valid_ids = table.trained_on(fold, groups), table.held_out(fold, groups)
+    folder.mkdir(parents=True, exist_ok=True)
+    with recorded(project, "train", member=config.name, fold=fold, device=device) as run:
+        result = model(config).fit(
+            FitTask(
+                train=workspace.labelled(train_ids),
+                valid=workspace.labelled(valid_ids),
+                directory=folder,
+                digest=task,
+                seed=config.seed * 1000 + fold,
+                device=device,
+                report=lambda numbers: report(config.name, fold, numbers),
+            )
+        )
+        run |= {"epochs": result.epochs, "dice": result.dice}
+    write_json(
+        done,
+        {
+            "digest": task,
+            "checkpoint": result.checkpoint.name,
+            "sha256": sha256_file(result.checkpoint),
+            "dice": result.dice,
+            "epochs": result.epochs,
+            "plugin": {"distribution": entry.distribution, "version": entry.version},
+        },
+    )
+    return Trained(config.name, fold, result.checkpoint, result.dice, result.epochs, new=True)
+
+
+def read_done(path: Path) -> dict[str, Json]:
+    """The record of a finished fold.
+
+    Raises:
+        StaleError: it cannot be read.
+    """
+    try:
+        document: dict[str, Json] = json.loads(path.read_text(encoding="utf-8"))
+        if not {"digest", "checkpoint", "sha256", "dice", "epochs"} <= document.keys():
+            raise ValueError("a key is missing")
+        return document
+    except (OSError, ValueError, AttributeError) as error:
+        raise StaleError(f"{path} cannot be read ({error}): remove it and train the fold again") from error
