@@ -1,0 +1,213 @@
+"""Fold tables: which groups each fold model must not see.
+
+A table is made once, kept as a file, and is the only truth about who has seen what; nothing is drawn again later.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from carvana_ens.errors import DataError, ProjectError, UsageError
+from carvana_ens.files import digest as json_digest
+from carvana_ens.files import write_json
+from carvana_ens.types import Json
+
+SCHEMA = 1
+NEVER = -1
+"""The fold of a group that is always trained on and never held out."""
+
+
+@dataclass(frozen=True)
+class FoldTable:
+    """Assigns each group to the fold that holds it out.
+
+    name: as the project calls it. folds: their number K. holdout: the share of groups held out when K is 1, else
+    None. seed: what the table was drawn with. assignment: fold 0..K-1 of each group, or ``NEVER``.
+    """
+
+    name: str
+    folds: int
+    holdout: float | None
+    seed: int
+    assignment: Mapping[str, int]
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) of everything that the table says."""
+        return json_digest(self._content())
+
+    def held_out(self, fold: int, groups: Mapping[str, str]) -> tuple[str, ...]:
+        """The ids that a fold holds out, sorted.
+
+        Args:
+            fold: 0..K-1.
+            groups: the group of each id, see :func:`carvana_ens.data.ids.groups`.
+
+        Raises:
+            DataError: a group that the table does not have.
+            UsageError: no such fold.
+        """
+        return self._select(fold, groups, held_out=True)
+
+    def trained_on(self, fold: int, groups: Mapping[str, str]) -> tuple[str, ...]:
+        """The ids that a fold's model is trained on, sorted: all that the fold does not hold out.
+
+        Raises:
+            DataError, UsageError: as for :meth:`held_out`.
+        """
+        return self._select(fold, groups, held_out=False)
+
+    def to_json(self) -> dict[str, Json]:
+        """Plain JSON values with a schema number and the digest; ``from_json`` gives the same table back."""
+        return {"schema": SCHEMA, **self._content(), "digest": self.digest}
+
+    @classmethod
+    def from_json(cls, document: Json) -> FoldTable:
+        """The table that ``to_json`` described.
+
+        Raises:
+            ProjectError: another schema, a missing or impossible value, or a digest that is not the content's.
+        """
+        schema = document.get("schema") if isinstance(document, dict) else None
+        if schema != SCHEMA:
+            raise ProjectError(
+                f"a fold table of schema {schema!r} cannot be read by this version, which knows {SCHEMA}"
+            )
+        table = _from_content(document)
+        if document.get("digest") != table.digest:
+            raise ProjectError(
+                f"the fold table {table.name!r} was edited after it was made (its digest does not fit): models trained "
+                f"with it may have seen other groups than it says; restore the file, or make a new table"
+            )
+        return table
+
+    def _content(self) -> dict[str, Json]:
+        return {
+            "name": self.name,
+            "folds": self.folds,
+            "holdout": self.holdout,
+            "seed": self.seed,
+            "assignment": {group: self.assignment[group] for group in sorted(self.assignment)},
+        }
+
+    def _select(self, fold: int, groups: Mapping[str, str], *, held_out: bool) -> tuple[str, ...]:
+        if not 0 <= fold < self.folds:
+            raise UsageError(f"fold table {self.name!r} has no fold {fold}: it has 0..{self.folds - 1}")
+        for image_id, group in groups.items():
+            if group not in self.assignment:
+                raise DataError(
+                    f"group {group!r} (image {image_id!r}) is not in fold table {self.name!r}: photos were added or "
+                    f"the group pattern was changed after it was made; make a new fold table under another name"
+                )
+        return tuple(sorted(i for i, group in groups.items() if (self.assignment[group] == fold) is held_out))
+
+
+def make_folds(
+    name: str, areas: Mapping[str, float], folds: int, holdout: float | None = None, seed: int = 0
+) -> FoldTable:
+    """Draws a fold table in which every fold has small and large objects alike.
+
+    As the winners of the Carvana challenge did (the albu part of asanakoy/kaggle_carvana_segmentation): the groups in
+    the order of their mask area, ties by name, go to the folds in turn, fold = rank % K. With a seed other than 0,
+    each run of K neighbours in that order is shuffled first. One fold with a hold-out takes one group out of each of
+    n equal stretches of that order.
+
+    Args:
+        name: of the table.
+        areas: mask area of each group, in any one unit.
+        folds: K, from 1 to the number of groups.
+        holdout: for K = 1, and only then: the share of the groups to hold out, in (0, 1). At least one group is held
+            out and at least one is not.
+        seed: the same on every machine.
+
+    Raises:
+        UsageError: folds and holdout that cannot be meant together or for so few groups.
+        DataError: no groups, or an area that is negative or not finite.
+    """
+    for group, area in areas.items():
+        if not (math.isfinite(area) and area >= 0):
+            raise DataError(f"the mask area of group {group!r} is {area}: it must be a finite number from 0")
+    if not areas:
+        raise DataError(f"fold table {name!r} cannot be made: there are no groups")
+    if folds < 1 or folds > len(areas):
+        raise UsageError(f"{folds} folds cannot be made of {len(areas)} groups: ask for 1..{len(areas)}")
+    ranked = sorted(areas, key=lambda group: (areas[group], group))
+    if folds == 1:
+        return FoldTable(name, 1, holdout, seed, _hold_out(ranked, holdout, seed))
+    if holdout is not None:
+        raise UsageError(f"{folds} folds and a hold-out of {holdout} cannot be meant together: give one of them")
+    assignment = {
+        group: fold
+        for start in range(0, len(ranked), folds)
+        for fold, group in enumerate(_shuffled(ranked[start : start + folds], seed))
+    }
+    return FoldTable(name, folds, None, seed, assignment)
+
+
+def write_folds(path: Path, table: FoldTable) -> None:
+    """Writes the table as JSON; a stop leaves the old file or the new.
+
+    Raises:
+        CarvanaEnsError: the file cannot be written.
+    """
+    write_json(path, table.to_json())
+
+
+def read_folds(path: Path) -> FoldTable:
+    """Reads and checks a table.
+
+    Raises:
+        ProjectError: no such file, no JSON, or see :meth:`FoldTable.from_json`.
+    """
+    try:
+        document = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ProjectError(f"the fold table {path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ProjectError(f"the fold table {path} is no JSON file: {error}; restore it") from error
+    try:
+        return FoldTable.from_json(document)
+    except ProjectError as error:
+        raise ProjectError(f"{path}: {error}") from error
+
+
+def _hold_out(ranked: list[str], holdout: float | None, seed: int) -> dict[str, int]:
+    if holdout is None:
+        raise UsageError("one fold needs a hold-out: give its share of the groups, for example 0.2")
+    if not 0 < holdout < 1:
+        raise UsageError(f"a hold-out of {holdout} is no share of the groups: give a number between 0 and 1")
+    if len(ranked) < 2:
+        raise UsageError("one group cannot be split into a part to train on and one to hold out: add photos")
+    count = min(max(round(holdout * len(ranked)), 1), len(ranked) - 1)
+    assignment = dict.fromkeys(ranked, NEVER)
+    for index in range(count):
+        stretch = ranked[index * len(ranked) // count : (index + 1) * len(ranked) // count]
+        middle = len(stretch) // 2 if seed == 0 else 0
+        assignment[_shuffled(stretch, seed)[middle]] = 0
+    return assignment
+
+
+def _shuffled(groups: list[str], seed: int) -> list[str]:
+    """The groups in an order that depends on the seed alone, whatever the version of Python; seed 0: as they are."""
+    if seed == 0:
+        return groups
+    return sorted(groups, key=lambda group: hashlib.sha256(f"{seed}:{group}".encode()).digest())
+
+
+def _from_content(document: dict[str, Json]) -> FoldTable:
+    name, folds, holdout, seed = (document.get(key) for key in ("name", "folds", "holdout", "seed"))
+    assignment = document.get("assignment")
+    if not isinstance(name, str) or type(folds) is not int or folds < 1 or type(seed) is not int:
+        raise ProjectError("a fold table needs name, folds (from 1) and seed: restore the file")
+    if holdout is not None and type(holdout) is not float:
+        raise ProjectError(f"fold table {name!r} has a hold-out of {holdout!r}, which is no share: restore the file")
+    if not isinstance(assignment, dict) or not all(
+        type(fold) is int and NEVER <= fold < folds for fold in assignment.values()
+    ):
+        raise ProjectError(f"fold table {name!r} needs an assignment of each group to 0..{folds - 1}: restore the file")
+    return FoldTable(name, folds, holdout, seed, assignment)

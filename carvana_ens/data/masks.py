@@ -1,0 +1,168 @@
+"""Masks: a folder of picture files, and the door to the other two forms, RLE tables and COCO."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+
+from carvana_ens.data.coco import CocoMasks
+from carvana_ens.data.mask_source import MaskSource, check_mask_size, unknown_id
+from carvana_ens.data.picture_files import has_alpha, list_pictures, load_upright, opened
+from carvana_ens.data.rle_csv import SUFFIXES as TABLES
+from carvana_ens.data.rle_csv import RLETable
+from carvana_ens.errors import DataError, UsageError
+from carvana_ens.types import Mask, Size
+
+__all__ = ["MaskFolder", "MaskSource", "open_masks", "read_mask"]
+
+_SUFFIX = "_mask"  # Carvana names the mask of a_01.jpg a_01_mask.gif
+_GREY_SHARE = 0.02
+
+
+def open_masks(path: Path, categories: Sequence[str] = ()) -> MaskSource:
+    """The masks at a path.
+
+    Args:
+        path: a folder of pictures (``<id>`` or ``<id>_mask`` and an extension), an RLE table (``img,rle_mask``;
+            ``.csv``, ``.csv.gz``, ``.zip``), or a COCO file (``.json``).
+        categories: COCO only: the names of the categories that are the object; none: all but the background.
+
+    Raises:
+        UsageError: categories for another form than COCO or unknown to the file, or a path of none of these forms.
+        DataError: nothing there, or what is there cannot be used.
+    """
+    if not path.exists():
+        raise DataError(f"there are no masks at {path}: name a folder, an RLE table (.csv) or a COCO file (.json)")
+    if path.suffix.lower() == ".json" and path.is_file():
+        return CocoMasks(path, categories)
+    if categories:
+        raise UsageError(f"categories ({', '.join(categories)}) are for COCO files, but {path} is none: leave them out")
+    if path.is_dir():
+        return MaskFolder(path)
+    if path.name.lower().endswith(TABLES):
+        return RLETable(path)
+    raise UsageError(f"{path} is no folder and ends in none of {', '.join((*TABLES, '.json'))}: masks come as these")
+
+
+class MaskFolder:
+    """The mask pictures of a folder by image id: the file stem, less ``_mask`` at its end."""
+
+    def __init__(self, folder: Path) -> None:
+        """Lists the folder once.
+
+        Raises:
+            DataError: as for :class:`carvana_ens.data.images.ImageFolder`.
+        """
+        self.folder = folder
+        self._paths = list_pictures(folder, "masks", _SUFFIX)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """All image ids that have a mask, sorted."""
+        return tuple(self._paths)
+
+    @property
+    def describe(self) -> str:
+        """The folder and the number of its masks."""
+        return f"{len(self._paths)} mask pictures in {self.folder}"
+
+    def read(self, image_id: str, size: Size) -> Mask:
+        """(H, W) bool, True = object; see :class:`MaskSource` and :func:`read_mask`."""
+        if image_id not in self._paths:
+            raise unknown_id(image_id, f"the folder of masks {self.folder}", self._paths)
+        path = self._paths[image_id]
+        mask = read_mask(path)
+        check_mask_size(image_id, Size(*mask.shape), size, str(path))
+        return mask
+
+
+def read_mask(path: Path) -> Mask:
+    """A black-and-white picture as (H, W) bool, True = object; turned as EXIF asks.
+
+    White is the object: levels above 127, after a palette is looked up (the pixels of Carvana's GIF masks are palette
+    indices). A lossless picture must have two grey levels at most, one dark and one bright, or only 0 and 1, where 1
+    is the object. A lossy one (JPEG, WebP) may have greys: cut above 127 as long as no more than 2 % of its pixels
+    lie in 64..191. Alpha must be constant.
+
+    Raises:
+        DataError: greys, colours or levels that do not tell object from background, transparency, and everything that
+            :func:`carvana_ens.data.picture_files.opened` refuses.
+    """
+    with opened(path) as picture:
+        lossy = picture.format in ("JPEG", "MPO", "WEBP") or "jpeg" in str(picture.info.get("compression"))
+        load_upright(picture)
+        opaque = _without_alpha(picture, path)
+        if opaque.mode == "1":
+            return np.array(opaque, np.bool_)
+        grey = _grey(opaque, path, lossy)
+        histogram = grey.histogram()
+        levels = [level for level, count in enumerate(histogram) if count]
+        if lossy:
+            _check_lossy(histogram, levels, path)
+        elif max(levels) <= 1:
+            return np.array(np.asarray(grey) == 1)
+        else:
+            _check_lossless(levels, path)
+        return np.asarray(grey) > 127
+
+
+def _without_alpha(picture: PIL.Image.Image, path: Path) -> PIL.Image.Image:
+    if not has_alpha(picture):
+        return picture
+    picture = picture.convert("RGBA")
+    low, high = picture.getchannel("A").getextrema()
+    if low != high:
+        raise DataError(
+            f"mask {path} is transparent in places: save it as black and white without an alpha channel, so that it "
+            f"is plain which of the two is the object"
+        )
+    return picture.convert("RGB")
+
+
+def _grey(picture: PIL.Image.Image, path: Path, lossy: bool) -> PIL.Image.Image:
+    """The picture in mode L; colours are refused, as their brightness means nothing."""
+    if picture.mode == "L":
+        return picture
+    if picture.mode == "P":
+        used = np.flatnonzero(picture.histogram())
+        colours = np.array(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
+        coloured = bool(np.ptp(colours[used], axis=1).any())
+    elif picture.mode == "RGB":
+        # Lossy colours are off by a little everywhere; brightness is then the only thing to go by.
+        coloured = not lossy and bool(np.ptp(np.asarray(picture), axis=2).any())
+    else:
+        coloured = True
+    if coloured:
+        raise DataError(f"mask {path} has colours (mode {picture.mode}): save the object white and all else black")
+    return picture.convert("L")
+
+
+def _check_lossless(levels: list[int], path: Path) -> None:
+    if len(levels) > 2:
+        raise DataError(
+            f"mask {path} has {len(levels)} grey levels ({levels[0]}, {levels[1]}, ... {levels[-1]}), a mask has two: "
+            f"if its edges are smooth, cut it at the level you mean and save it as black and white; if it holds "
+            f"several classes, save the one that is the object"
+        )
+    if levels != [255] and not (len(levels) == 2 and levels[0] <= 127 < levels[1]):
+        raise DataError(
+            f"mask {path} has only the grey levels {' and '.join(map(str, levels))}, which do not tell the object "
+            f"from the background: save the object as 255 and all else as 0"
+        )
+
+
+def _check_lossy(histogram: list[int], levels: list[int], path: Path) -> None:
+    share = sum(histogram[64:192]) / sum(histogram)
+    if share > _GREY_SHARE:
+        raise DataError(
+            f"mask {path} is grey (64..191) in {share:.1%} of its pixels, more than lossy compression explains: save "
+            f"it as black and white PNG"
+        )
+    if levels not in ([0], [255]) and not (levels[0] < 64 and levels[-1] > 191):
+        raise DataError(
+            f"mask {path} has grey levels from {levels[0]} to {levels[-1]} and so not both black and white: save the "
+            f"object as 255 and all else as 0, as PNG"
+        )
