@@ -138,10 +138,9 @@ def _explain(text: str, size: Size, found: int, count: int, at: int) -> str:
             "runs must not overlap and must come in increasing order"
         )
     height, width = size
-    last = int(start) + int(length) - 1 if (start + length).isdigit() else f"start {start} + length {length}"
     return (
-        f"RLE run {number} ends at {last}, past the last of the {height * width} pixels of {height}x{width}: "
-        "is it the RLE of another picture or size?"
+        f"RLE run {number} (start {start}, length {length}) ends past the last of the {height * width} pixels of "
+        f"{height}x{width}: is it the RLE of another picture or size?"
     )
 
 
@@ -152,8 +151,8 @@ def _short(token: str) -> str:
 
 def _pixels(size: Size) -> int:
     height, width = size
-    if height < 1 or width < 1:
-        raise UsageError(f"size {height}x{width} has no pixels: give height and width of at least 1")
+    if height < 1 or width < 1 or height * width >= kernels.MAX_VALUE:
+        raise UsageError(f"size {height}x{width} is no picture's: give height and width of at least 1")
     return height * width
 
 

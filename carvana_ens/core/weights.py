@@ -24,7 +24,7 @@ def parse_weights(text: str) -> dict[str, Fraction]:
             no weight above 0.
     """
     weights: dict[str, Fraction] = {}
-    for part in text.split(","):
+    for part in text.split(",") if text.strip() else ():
         name, equals, value = (piece.strip() for piece in part.partition("="))
         if not (name and equals and value):
             raise UsageError(f"weight {part.strip()!r} in {text!r} is not name=weight: {_EXAMPLE}")
