@@ -75,6 +75,12 @@ class CocoMasks:
         what = ", ".join(self._categories) or "all categories but the background"
         return f"{len(self._shapes)} COCO images in {self.path}: {what}"
 
+    def own_size(self, image_id: str) -> Size | None:
+        """The size of an image as the file gives it; see :class:`MaskSource`."""
+        if image_id not in self._shapes:
+            raise unknown_id(image_id, str(self.path), self._shapes)
+        return self._sizes[image_id]
+
     def read(self, image_id: str, size: Size) -> Mask:
         """(H, W) bool, True = object.
 

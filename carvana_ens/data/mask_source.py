@@ -21,6 +21,13 @@ class MaskSource(Protocol):
     def describe(self) -> str:
         """Where the masks come from, in a few words."""
 
+    def own_size(self, image_id: str) -> Size | None:
+        """The size that the source itself gives a mask; None where it does not know (an RLE table).
+
+        Raises:
+            DataError: no such mask, or a damaged one.
+        """
+
     def read(self, image_id: str, size: Size) -> Mask:
         """(H, W) bool, True = object.
 

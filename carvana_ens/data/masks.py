@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
+from numpy.typing import NDArray
 
 from carvana_ens.data.coco import CocoMasks
+from carvana_ens.data.images import image_size
 from carvana_ens.data.mask_source import MaskSource, check_mask_size, unknown_id
 from carvana_ens.data.picture_files import has_alpha, list_pictures, load_upright, opened
 from carvana_ens.data.rle_csv import SUFFIXES as TABLES
@@ -69,11 +71,18 @@ class MaskFolder:
         """The folder and the number of its masks."""
         return f"{len(self._paths)} mask pictures in {self.folder}"
 
-    def read(self, image_id: str, size: Size) -> Mask:
-        """(H, W) bool, True = object; see :class:`MaskSource` and :func:`read_mask`."""
+    def _path(self, image_id: str) -> Path:
         if image_id not in self._paths:
             raise unknown_id(image_id, f"the folder of masks {self.folder}", self._paths)
-        path = self._paths[image_id]
+        return self._paths[image_id]
+
+    def own_size(self, image_id: str) -> Size | None:
+        """The size of the mask's picture; see :class:`MaskSource`."""
+        return image_size(self._path(image_id))
+
+    def read(self, image_id: str, size: Size) -> Mask:
+        """(H, W) bool, True = object; see :class:`MaskSource` and :func:`read_mask`."""
+        path = self._path(image_id)
         mask = read_mask(path)
         check_mask_size(image_id, Size(*mask.shape), size, str(path))
         return mask
@@ -97,16 +106,15 @@ def read_mask(path: Path) -> Mask:
         opaque = _without_alpha(picture, path)
         if opaque.mode == "1":
             return np.array(opaque, np.bool_)
-        grey = _grey(opaque, path, lossy)
-        histogram = grey.histogram()
-        levels = [level for level, count in enumerate(histogram) if count]
-        if lossy:
-            _check_lossy(histogram, levels, path)
-        elif max(levels) <= 1:
-            return np.array(np.asarray(grey) == 1)
-        else:
-            _check_lossless(levels, path)
-        return np.asarray(grey) > 127
+        grey = np.asarray(_grey(opaque, path, lossy))
+    levels = _levels(grey)
+    if lossy:
+        _check_lossy(grey, levels, path)
+    elif levels[-1] <= 1:
+        return np.array(grey == 1)
+    else:
+        _check_lossless(levels, path)
+    return np.array(grey > 127)
 
 
 def _without_alpha(picture: PIL.Image.Image, path: Path) -> PIL.Image.Image:
@@ -127,9 +135,8 @@ def _grey(picture: PIL.Image.Image, path: Path, lossy: bool) -> PIL.Image.Image:
     if picture.mode == "L":
         return picture
     if picture.mode == "P":
-        used = np.flatnonzero(picture.histogram())
         colours = np.array(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
-        coloured = bool(np.ptp(colours[used], axis=1).any())
+        coloured = bool(np.ptp(colours[_levels(np.asarray(picture))], axis=1).any())
     elif picture.mode == "RGB":
         # Lossy colours are off by a little everywhere; brightness is then the only thing to go by.
         coloured = not lossy and bool(np.ptp(np.asarray(picture), axis=2).any())
@@ -138,6 +145,14 @@ def _grey(picture: PIL.Image.Image, path: Path, lossy: bool) -> PIL.Image.Image:
     if coloured:
         raise DataError(f"mask {path} has colours (mode {picture.mode}): save the object white and all else black")
     return picture.convert("L")
+
+
+def _levels(values: NDArray[np.uint8]) -> list[int]:
+    """The values that occur, sorted. Two at most is what nearly every mask has, and is told without counting."""
+    low, high = int(values.min()), int(values.max())
+    if np.all((values == low) | (values == high)):
+        return sorted({low, high})
+    return np.flatnonzero(np.bincount(values.ravel())).tolist()
 
 
 def _check_lossless(levels: list[int], path: Path) -> None:
@@ -154,8 +169,8 @@ def _check_lossless(levels: list[int], path: Path) -> None:
         )
 
 
-def _check_lossy(histogram: list[int], levels: list[int], path: Path) -> None:
-    share = sum(histogram[64:192]) / sum(histogram)
+def _check_lossy(grey: NDArray[np.uint8], levels: list[int], path: Path) -> None:
+    share = np.mean((grey >= 64) & (grey < 192))
     if share > _GREY_SHARE:
         raise DataError(
             f"mask {path} is grey (64..191) in {share:.1%} of its pixels, more than lossy compression explains: save "

@@ -54,6 +54,12 @@ class RLETable:
         """The file and the number of its rows."""
         return f"{len(self._rows)} run-length encodings in {self.path}"
 
+    def own_size(self, image_id: str) -> Size | None:
+        """None: a table does not record sizes; see :class:`MaskSource`."""
+        if image_id not in self._rows:
+            raise unknown_id(image_id, str(self.path), self._rows)
+        return None
+
     def read(self, image_id: str, size: Size) -> Mask:
         """(H, W) bool, True = object. A table does not record sizes: only runs past the photo's end are noticed.
 
