@@ -106,15 +106,19 @@ def read_mask(path: Path) -> Mask:
         opaque = _without_alpha(picture, path)
         if opaque.mode == "1":
             return np.array(opaque, np.bool_)
-        grey = np.asarray(_grey(opaque, path, lossy))
-    levels = _levels(grey)
+        values, grey = _values(opaque, path, lossy)
+    used = _used(values)
+    levels = sorted({int(grey[value]) for value in used})
+    cut = 127
     if lossy:
-        _check_lossy(grey, levels, path)
+        _check_lossy(values, levels, path)
     elif levels[-1] <= 1:
-        return np.array(grey == 1)
+        cut = 0
     else:
         _check_lossless(levels, path)
-    return np.array(grey > 127)
+    white = [value for value in used if grey[value] > cut]
+    mask: Mask = values == white[0] if len(white) == 1 else np.isin(values, white)
+    return mask
 
 
 def _without_alpha(picture: PIL.Image.Image, path: Path) -> PIL.Image.Image:
@@ -130,27 +134,27 @@ def _without_alpha(picture: PIL.Image.Image, path: Path) -> PIL.Image.Image:
     return picture.convert("RGB")
 
 
-def _grey(picture: PIL.Image.Image, path: Path, lossy: bool) -> PIL.Image.Image:
-    """The picture in mode L; colours are refused, as their brightness means nothing."""
-    if picture.mode == "L":
-        return picture
+def _values(picture: PIL.Image.Image, path: Path, lossy: bool) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The pixels (H, W), and the grey level of each of their values; colours are refused, their brightness says little.
+
+    A palette is not looked up for every pixel: a mask has two values, and it is enough to know what these are.
+    """
     if picture.mode == "P":
+        values = np.asarray(picture)
         colours = np.array(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
-        coloured = bool(np.ptp(colours[_levels(np.asarray(picture))], axis=1).any())
-    elif picture.mode == "RGB":
-        # Lossy colours are off by a little everywhere; brightness is then the only thing to go by.
-        coloured = not lossy and bool(np.ptp(np.asarray(picture), axis=2).any())
-    else:
-        coloured = True
-    if coloured:
-        raise DataError(f"mask {path} has colours (mode {picture.mode}): save the object white and all else black")
-    return picture.convert("L")
+        if not np.ptp(colours[_used(values)], axis=1).any():
+            return values, colours[:, 0]
+    # Lossy colours are off by a little everywhere; brightness is then the only thing to go by.
+    elif picture.mode == "L" or (picture.mode == "RGB" and (lossy or not np.ptp(np.asarray(picture), axis=2).any())):
+        grey = picture if picture.mode == "L" else picture.convert("L")
+        return np.asarray(grey), np.arange(256, dtype=np.uint8)
+    raise DataError(f"mask {path} has colours (mode {picture.mode}): save the object white and all else black")
 
 
-def _levels(values: NDArray[np.uint8]) -> list[int]:
-    """The values that occur, sorted. Two at most is what nearly every mask has, and is told without counting."""
+def _used(values: NDArray[np.uint8]) -> list[int]:
+    """The values that occur, sorted. Two at most is what nearly every mask has, and is told without a histogram."""
     low, high = int(values.min()), int(values.max())
-    if np.all((values == low) | (values == high)):
+    if low == high or np.count_nonzero(values == low) + np.count_nonzero(values == high) == values.size:
         return sorted({low, high})
     return np.flatnonzero(np.bincount(values.ravel())).tolist()
 
