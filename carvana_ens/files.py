@@ -33,10 +33,19 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise CarvanaEnsError(f"{path} cannot be written: {error.strerror or error}") from error
+        ours = {str(temporary), *map(str, path.parents)}
+        if error.filename is not None and str(error.filename) not in ours:
+            raise  # of another file that the block works with
+        raise CarvanaEnsError(f"{path} cannot be written: {_reason(path, error)}") from error
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def _reason(path: Path, error: OSError) -> str:
+    # os.path, because pathlib raises where a folder above may not be looked into
+    blocked = [folder for folder in path.parents if os.path.exists(folder) and not os.path.isdir(folder)]  # noqa: PTH110, PTH112
+    return f"{blocked[0]} is a file, not a folder" if blocked else error.strerror or str(error)
 
 
 def write_text(path: Path, text: str) -> None:

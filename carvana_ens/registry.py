@@ -8,6 +8,7 @@ this file.
 from __future__ import annotations
 
 import configparser
+import contextlib
 import difflib
 import json
 import re
@@ -65,14 +66,13 @@ class Listing:
 def list_models(path: Sequence[str] | None = None) -> Listing:
     """The registered models, found without importing any of them. path: folders to search instead of sys.path."""
     problems: list[str] = []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # the package only warns of a malformed entry, and does not say whose it is
         try:
             found = entrypoints.get_group_all(GROUP, path=path)
-        except (configparser.Error, UnicodeDecodeError, OSError):
+        except (configparser.Error, UnicodeDecodeError, OSError, Warning):
             # one malformed file of any package, ours or not, stops the package's own search: read file by file
             found = _search_file_by_file(sys.path if path is None else path, problems)
-    problems += [f"an entry point of group {GROUP} is malformed: {warning.message}" for warning in caught]
     entries = {
         Entry(
             name=point.name,
@@ -82,13 +82,13 @@ def list_models(path: Sequence[str] | None = None) -> Listing:
         )
         for point in found
     }
-    for entry in entries:
-        if NAME.fullmatch(entry.name) is None:
-            problems.append(
-                f"model {entry.name!r} of {entry.source} is ignored: a name is lower-case words joined by -"
-            )
-    kept = sorted((e for e in entries if NAME.fullmatch(e.name)), key=lambda e: (e.name, e.distribution))
-    return Listing(tuple(kept), tuple(problems))
+    ordered = sorted(entries, key=lambda entry: (entry.name, entry.distribution))
+    problems += [
+        f"model {entry.name!r} of {entry.source} is ignored: a name is lower-case words joined by -"
+        for entry in ordered
+        if NAME.fullmatch(entry.name) is None
+    ]
+    return Listing(tuple(entry for entry in ordered if NAME.fullmatch(entry.name)), tuple(problems))
 
 
 def _search_file_by_file(folders: Sequence[str], problems: list[str]) -> list[entrypoints.EntryPoint]:
@@ -102,7 +102,7 @@ def _search_file_by_file(folders: Sequence[str], problems: list[str]) -> list[en
             if distribution.name in seen:
                 continue
             seen.add(distribution.name)
-            parser = entrypoints.CaseSensitiveConfigParser(delimiters=("=",), interpolation=None, strict=False)
+            parser = entrypoints.CaseSensitiveConfigParser(delimiters=("=",), interpolation=None)
             try:
                 parser.read_string(file.read_text(encoding="utf-8"), source=str(file))
             except (configparser.Error, UnicodeDecodeError, OSError) as error:
@@ -124,7 +124,8 @@ def find_model(name: str) -> Entry:
         PluginError: unknown (with the nearest name, or the package that has it), or given by two packages.
     """
     distribution, _, plain = name.rpartition(":")
-    entries = list_models().entries
+    listing = list_models()
+    entries = listing.entries
     found = [e for e in entries if e.name == plain and distribution in ("", e.distribution)]
     if len(found) == 1:
         return found[0]
@@ -132,16 +133,17 @@ def find_model(name: str) -> Entry:
         sources = " and ".join(e.source for e in found)
         choices = " or ".join(f"{e.distribution}:{e.name}" for e in found)
         raise PluginError(f"model {name!r} is given by {sources}: write {choices}", name=name)
-    if plain in KNOWN_PACKAGES:
-        raise PluginError(f"model {name!r} is not installed: pip install {KNOWN_PACKAGES[plain]}", name=name)
     names = [e.name for e in entries]
+    unread = f" ({listing.problems[0]})" if listing.problems else ""  # it may be in what could not be read
+    if plain in KNOWN_PACKAGES and plain not in names:
+        raise PluginError(f"model {name!r} is not installed: pip install {KNOWN_PACKAGES[plain]}{unread}", name=name)
     near = difflib.get_close_matches(plain, [*names, *KNOWN_PACKAGES], 1)
     hint = f"did you mean {near[0]!r}?" if near else "carvana-ens models lists what is installed"
-    raise PluginError(f"model {name!r} is unknown: {hint}", name=name)
+    raise PluginError(f"model {name!r} is unknown: {hint}{unread}", name=name)
 
 
 def load_model(name: str) -> tuple[type[Model], Entry]:
-    """Imports a model's class.
+    """Imports a model's class. What the plugin prints meanwhile goes to standard error, so that no output is spoilt.
 
     Raises:
         PluginError: unknown name, or its plugin raises or exits at import, or registers something that is no Model.
@@ -150,7 +152,8 @@ def load_model(name: str) -> tuple[type[Model], Entry]:
     module, _, attribute = entry.target.partition(":")
     point = entrypoints.EntryPoint(entry.name, module, None if attribute == "None" else attribute)
     try:
-        found = point.load()
+        with contextlib.redirect_stdout(sys.stderr):
+            found = point.load()
     except (Exception, SystemExit) as error:
         raise _broken(entry, f"{type(error).__name__}: {_one_line(error)}") from error
     if not (isinstance(found, type) and issubclass(found, Model)):
@@ -167,11 +170,12 @@ def check_models(entries: Sequence[Entry], seconds: float = CHECK_SECONDS) -> li
 def _check(entry: Entry, seconds: float) -> str | None:
     command = [sys.executable, "-m", "carvana_ens.registry", f"{entry.distribution}:{entry.name}"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+        # its answer is the last line of bytes: a plugin may print anything while it is imported
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False)
     except subprocess.TimeoutExpired:
-        return f"its import took more than {seconds:.0f} s"
-    for line in reversed(done.stdout.splitlines()):  # a plugin may print while it is imported
-        if line.startswith('{"carvana_ens_check"'):
+        return f"its import took more than {seconds:g} s"
+    for line in reversed(done.stdout.splitlines()):
+        if line.startswith(b'{"carvana_ens_check"'):
             reason: str | None = json.loads(line)["carvana_ens_check"]
             return reason
     return f"its import ended Python with exit code {done.returncode}"

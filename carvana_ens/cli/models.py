@@ -28,7 +28,7 @@ def command(name: str | None, as_json: bool, check: bool) -> None:
         if as_json:
             show_json(dataclasses.asdict(description))
             return
-        click.echo(f"{description.name}: {description.distribution} {description.version}")
+        click.echo(f"{description.name}: {description.distribution} {description.version or '?'}")
         click.echo(description.help)
         click.echo(f"parameters: {description.parameters:,} trainable")
         click.echo(f"input size: {description.size or 'the photo itself'}; sees: one {description.context} at a time")

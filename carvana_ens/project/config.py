@@ -1,6 +1,7 @@
 """ensemble.toml: the data, the members and the fold tables of a project.
 
-The file is the user's: it is read strictly, and a verb that edits it changes only what was asked and keeps comments.
+The file is the user's: it is read strictly, and a verb that edits it changes only what was asked. A member is added
+at the end and taken out by its lines, so that everything else stays byte for byte.
 Paths in it are relative to it. What the verbs make lies beside it::
 
     ensemble.toml  folds/<name>.json  checkpoints/<member>/fold<k>/  stores/<member>/<split>.zarr  tuning.json  runs/
@@ -10,19 +11,16 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import os
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
 from carvana_ens.errors import ProjectError, UsageError
-from carvana_ens.files import write_text
 from carvana_ens.model import TTA, MemberConfig
 from carvana_ens.types import Json, Size
 
@@ -30,8 +28,8 @@ FILE = "ensemble.toml"
 SCHEMA = 1
 IMPORTED = ""
 """``model`` of a member whose maps were imported."""
-_MEMBER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_RESERVED = ("equal", "tuned")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+RESERVED = ("equal", "tuned")
 
 
 @dataclass(frozen=True)
@@ -61,15 +59,15 @@ class FoldsConfig:
 class Project:
     """A project folder with its ensemble.toml, as it was when it was opened."""
 
-    def __init__(self, root: Path) -> None:
-        """Reads and checks ``root/ensemble.toml``.
+    def __init__(self, root: Path, text: str | None = None) -> None:
+        """Reads and checks ``root/ensemble.toml``; text: what it is about to hold, in place of what it holds.
 
         Raises:
             ProjectError: there is none, or it is not valid; names the key.
         """
         self.root = root
         self.file = root / FILE
-        document = _read(self.file)
+        document = parse(self.file, read_text(self.file) if text is None else text)
         _check_keys(self.file, "", document, ("schema", "data", "folds", "members"))
         if document.get("schema") != SCHEMA:
             got = document.get("schema")
@@ -99,20 +97,25 @@ class Project:
 
     def _folds(self, name: str, table: Mapping[str, Json]) -> FoldsConfig:
         where = f"folds.{name}"
+        if NAME.fullmatch(name) is None:  # it becomes a file name
+            raise ProjectError(f"{self.file}: {name!r} cannot name a fold table: {_LETTERS}")
         _check_keys(self.file, where, table, [f.name for f in dataclasses.fields(FoldsConfig)])
         folds, holdout, seed = table.get("folds"), table.get("holdout"), table.get("seed", 0)
         if not (folds is None or (type(folds) is int and folds >= 1)):
             raise ProjectError(f"{self.file}: {where}.folds takes a whole number from 1, got {folds!r}")
         if not (holdout is None or (type(holdout) is float and 0 < holdout < 1)):
             raise ProjectError(f"{self.file}: {where}.holdout takes a number between 0 and 1, got {holdout!r}")
-        if type(seed) is not int or seed < 0:
-            raise ProjectError(f"{self.file}: {where}.seed takes a whole number from 0, got {seed!r}")
-        return FoldsConfig(folds, holdout, seed)
+        if (folds == 1) != (holdout is not None):
+            raise ProjectError(
+                f"{self.file}: {where} has folds {folds} and holdout {holdout}: a hold-out goes with folds = 1, and "
+                f"one fold with a hold-out"
+            )
+        return FoldsConfig(folds, holdout, _seed(self.file, f"{where}.seed", seed))
 
     def _member(self, name: str, table: Mapping[str, Json]) -> MemberConfig:
         where = f"members.{name}"
-        if _MEMBER_NAME.fullmatch(name) is None or name in _RESERVED:
-            raise ProjectError(f"{self.file}: {name!r} cannot name a member: {_NAME_RULE}")
+        if NAME.fullmatch(name) is None or name in RESERVED:
+            raise ProjectError(f"{self.file}: {name!r} cannot name a member: {NAME_RULE}")
         if table.get("imported") is True:
             _check_keys(self.file, where, table, ("imported",))
             return MemberConfig(name=name, model=IMPORTED)
@@ -132,10 +135,11 @@ class Project:
                 if not isinstance(value, dict):
                     raise ProjectError(f"{self.file}: {where}.options takes a table, got {value!r}")
                 values[key] = value
+            elif key == "seed":
+                values[key] = _seed(self.file, f"{where}.seed", value)
+            elif type(value) is not bool:
+                raise ProjectError(f"{self.file}: {where}.{key} takes true or false, got {value!r}")
             else:
-                kind = bool if key == "out_of_fold" else int
-                if type(value) is not kind:
-                    raise ProjectError(f"{self.file}: {where}.{key} takes {kind.__name__}, got {value!r}")
                 values[key] = value
         return MemberConfig(**values)
 
@@ -204,7 +208,8 @@ class Project:
         return self.root / "tuning.json"
 
 
-_NAME_RULE = "use letters, digits, _ . - (at most 64, a letter or digit first), and neither equal nor tuned"
+_LETTERS = "use letters, digits, _ . - (at most 64, a letter or digit first)"
+NAME_RULE = f"{_LETTERS}, and neither equal nor tuned"
 
 
 def find_project(start: Path | None = None) -> Project:
@@ -220,129 +225,16 @@ def find_project(start: Path | None = None) -> Project:
     raise ProjectError(f"{here} has no {FILE}, nor has a folder above it: make a project with carvana-ens init")
 
 
-def create_project(root: Path, data: DataConfig, folds: FoldsConfig) -> Project:
-    """Writes ``root/ensemble.toml``.
-
-    Raises:
-        ProjectError: there is one already.
-    """
-    file = root / FILE
-    if file.exists():
-        raise ProjectError(f"{file} is there already: edit it, or choose another folder")
-    document = tomlkit.document()
-    document.add(tomlkit.comment("A carvana-ens project: edit freely; verbs keep what you write. Paths are relative."))
-    document["schema"] = SCHEMA
-    table = tomlkit.table()
-    for key in ("images", "masks", "test"):
-        path: Path | None = getattr(data, key)
-        if path is not None:
-            table[key] = Path(os.path.relpath(path.absolute(), root.absolute())).as_posix()
-    if data.group is not None:
-        table["group"] = tomlkit.string(data.group, literal="'" not in data.group)
-    else:
-        table.add(
-            tomlkit.comment("group = '(.*)_.*'  # what no fold may split: capture group of a regex on the image id")
-        )
-    if data.categories:
-        table["categories"] = list(data.categories)
-    document["data"] = table
-    default = tomlkit.table()
-    _fill_folds(default, folds)
-    if not default.value:
-        default.add(tomlkit.comment("folds = 5  # default: 5, or the number of groups where that is less"))
-    document["folds"] = tomlkit.table(is_super_table=True)
-    document["folds"]["default"] = default
-    write_text(file, tomlkit.dumps(document))
-    return Project(root)
-
-
-def add_member(project: Project, config: MemberConfig, folds: FoldsConfig | None = None) -> Project:
-    """Adds a member to ensemble.toml; ``folds`` makes the fold table that the config names, if there is none.
-
-    Raises:
-        UsageError: the name is taken or cannot name a member.
-    """
-    if _MEMBER_NAME.fullmatch(config.name) is None or config.name in _RESERVED:
-        raise UsageError(f"{config.name!r} cannot name a member: {_NAME_RULE}")
-    if config.name in project.members:
-        raise UsageError(
-            f"member {config.name!r} is there already: choose another with --name, or remove-model it first"
-        )
-    document = tomlkit.parse(project.file.read_text(encoding="utf-8"))
-    if folds is not None and config.folds not in project.folds:
-        table = tomlkit.table()
-        _fill_folds(table, folds)
-        _super_table(document, "folds")[config.folds] = table
-    table = tomlkit.table()
-    if config.model == IMPORTED:
-        table["imported"] = True
-    else:
-        defaults = MemberConfig(name=config.name, model=config.model)
-        for key, value in config.to_json().items():
-            if key not in ("name", "options") and (key == "model" or value != defaults.to_json()[key]):
-                table[key] = value
-        if config.options:
-            options = tomlkit.table()
-            for key, value in config.options.items():
-                options[key] = value
-            table["options"] = options
-    _super_table(document, "members")[config.name] = table
-    return _rewrite(project, document)
-
-
-def drop_member(project: Project, name: str) -> Project:
-    """Takes a member out of ensemble.toml; its checkpoints and stores stay.
-
-    Raises:
-        UsageError: there is no such member, or another one is like it.
-    """
-    project.member(name)
-    users = [member.name for member in project.members.values() if member.like == name]
-    if users:
-        raise UsageError(f"member {users[0]!r} is like {name!r}: remove {users[0]!r} first")
-    document = tomlkit.parse(project.file.read_text(encoding="utf-8"))
-    del document["members"][name]
-    return _rewrite(project, document)
-
-
-def table_name(project: Project, folds: FoldsConfig) -> str:
-    """The name of the project's fold table with these settings, or a new name for it."""
-    for name, config in project.folds.items():
-        if config == folds:
-            return name
-    stem = f"k{folds.folds}" if folds.holdout is None else f"holdout{round(100 * folds.holdout)}"
-    name, number = stem, 2
-    while name in project.folds:
-        name, number = f"{stem}-{number}", number + 1
-    return name
-
-
-def _fill_folds(table: tomlkit.items.Table, folds: FoldsConfig) -> None:
-    for key, value in dataclasses.asdict(folds).items():
-        if value is not None and (key, value) != ("seed", 0):
-            table[key] = value
-
-
-def _super_table(document: tomlkit.TOMLDocument, name: str) -> Any:
-    if name not in document:
-        document[name] = tomlkit.table(is_super_table=True)
-    return document[name]
-
-
-def _rewrite(project: Project, document: tomlkit.TOMLDocument) -> Project:
-    text = tomlkit.dumps(document)
-    tomllib.loads(text)  # never put a file in place that we could not read back
-    write_text(project.file, text)
-    return Project(project.root)
-
-
-def _read(file: Path) -> dict[str, Json]:
+def read_text(file: Path) -> str:
     try:
-        text = file.read_text(encoding="utf-8")
+        return file.read_bytes().decode()  # line ends as they are, so that an edit can keep them
     except FileNotFoundError:
         raise ProjectError(f"{file} is not there: make a project with carvana-ens init") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ProjectError(f"{file} cannot be read: {error}") from error
+
+
+def parse(file: Path, text: str) -> dict[str, Json]:
     try:
         tomlkit.parse(text)  # what cannot be edited later is refused now
         return tomllib.loads(text)
@@ -366,7 +258,11 @@ def _table(file: Path, document: Mapping[str, Json], key: str) -> Mapping[str, J
 
 
 def _tables(file: Path, document: Mapping[str, Json], key: str) -> list[tuple[str, Mapping[str, Json]]]:
-    return [(name, _table(file, _table(file, document, key), name)) for name in _table(file, document, key)]
+    tables = _table(file, document, key)
+    for name, table in tables.items():
+        if not isinstance(table, dict):
+            raise ProjectError(f"{file}: {key}.{name} takes a table, got {table!r}")
+    return list(tables.items())
 
 
 def _text(file: Path, where: str, value: Json) -> str:
@@ -383,6 +279,13 @@ def _size(file: Path, where: str, value: Json) -> Size:
 
 
 def _tta(file: Path, where: str, value: Json) -> tuple[str, ...]:
-    if not isinstance(value, list) or len(set(value)) != len(value) or not set(value) <= set(TTA):
+    known = isinstance(value, list) and all(flip in TTA and value.count(flip) == 1 for flip in value)
+    if not known:
         raise ProjectError(f"{file}: {where} takes a list of {', '.join(TTA)}, got {value!r}")
     return tuple(value)
+
+
+def _seed(file: Path, where: str, value: Json) -> int:
+    if type(value) is not int or value < 0:
+        raise ProjectError(f"{file}: {where} takes a whole number from 0, got {value!r}")
+    return value
