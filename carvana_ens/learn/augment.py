@@ -18,7 +18,7 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 @dataclass(frozen=True)
 class Change:
     """What happens to one photo. flip: -1 or 1. zoom: above 1 enlarges. shift: (down, right), parts of height and
-    width. brightness, contrast: factors. paint: RGB in [0, 1] with the exponent that its shading gets, or None.
+    width. brightness, contrast: factors. paint: RGB in [0, 1] with its opacity, or None.
     """
 
     flip: float
@@ -36,7 +36,7 @@ def draw_change(options: TorchOptions, seed: int, epoch: int, index: int) -> Cha
     rng = np.random.default_rng((abs(seed), epoch, index))
     flip, zoom, down, right, bright, contrast, repaint = rng.random(7)
     red, green, blue = rng.random(3)
-    paint = (float(red), float(green), float(blue), float(rng.uniform(0.4, 1.0)))
+    paint = (float(red), float(green), float(blue), float(rng.uniform(0.0, 0.8)))
     return Change(
         flip=-1.0 if flip < options.hflip else 1.0,
         zoom=float((1 + options.scale) ** (2 * zoom - 1)),
@@ -67,13 +67,8 @@ def augment(images: Tensor, masks: Tensor, changes: Sequence[Change]) -> tuple[T
 def _repaint(image: Tensor, mask: Tensor, change: Change) -> Tensor:
     if change.paint is None:
         return image
-    luma = (image * image.new_tensor(LUMA).view(3, 1, 1)).sum(0, keepdim=True)
-    *colour, exponent = change.paint
-    shading = luma.clamp(min=0) ** exponent
-    mean = (shading * mask).sum() / mask.sum().clamp(min=1)
-    target = image.new_tensor(colour).view(3, 1, 1)
-    painted = (target * shading / mean.clamp(min=0.05)).clamp(0, 1)
-    return image + mask * (painted - image)
+    *colour, opacity = change.paint
+    return image + mask * opacity * (image.new_tensor(colour).view(3, 1, 1) - image)
 
 
 def _warp(layers: Tensor, changes: Sequence[Change]) -> Tensor:

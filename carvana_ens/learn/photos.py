@@ -19,16 +19,16 @@ CACHE_BYTES = 2 * 2**30
 class Photos:
     """Photos and masks of a sample source, resized once.
 
-    Everything is kept (4 bytes a pixel) when the whole source fits ``cache_bytes``, else each photo is read anew.
+    Everything is kept (4 bytes a pixel) when the whole source fits ``CACHE_BYTES``, else each photo is read anew.
     """
 
-    def __init__(self, samples: Samples, size: Size | None, cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(self, samples: Samples, size: Size | None) -> None:
         """size: the network's grid; None takes the first photo's, and all must have it."""
         self.samples = samples
         self.ids = tuple(samples.ids)
         self.size = grid_of(samples.image(self.ids[0])) if size is None else size
         self.resized = size is not None
-        fits = len(self.ids) * self.size.height * self.size.width * 4 <= cache_bytes
+        fits = len(self.ids) * self.size.height * self.size.width * 4 <= CACHE_BYTES
         self._kept: dict[int, np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]] | None = {} if fits else None
 
     def __len__(self) -> int:

@@ -80,7 +80,7 @@ class _Run:
             if not len(samples.ids):
                 raise TrainingError(f"member {model.config.name} has no photos to {what}: check folds and masks")
         self.train_photos = Photos(task.train, size)
-        self.valid_photos = Photos(task.valid, self.train_photos.size if size is None else size)
+        self.valid_photos = Photos(task.valid, size)
         self.steps = -(-len(self.train_photos) // self.options.batch_size)
         self.network = place(model.fresh_network(task.seed), self.device)
         self.optimiser = _adamw(self.network, self.options)
