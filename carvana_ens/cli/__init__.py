@@ -12,6 +12,17 @@ from carvana_ens.errors import CarvanaEnsError
 STOPPED = 130
 
 
+def _show(error: click.ClickException) -> int:
+    """Shows what click refuses as our own errors are shown, after its lines on usage."""
+    if error.__class__.__name__ == "NoArgsIsHelpError":  # the help itself; newer click only
+        error.show()
+        return error.exit_code
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        click.echo(error.ctx.get_usage(), err=True)
+    click.echo(f"error: {' '.join(error.format_message().split())}", err=True)
+    return error.exit_code
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line and exits: 0 done, 1 failed, 2 usage, 3 finished with failed inputs, 130 stopped."""
     try:
@@ -20,8 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
         click.echo(f"error: {' '.join(str(error).split())}", err=True)
         code = error.exit_code
     except click.ClickException as error:
-        error.show()
-        code = error.exit_code
+        code = _show(error)
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped: what is finished is kept; the same command goes on from there", err=True)
         code = STOPPED

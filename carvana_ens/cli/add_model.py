@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from carvana_ens.types import Size
 
 
-@click.command()
+@click.command(short_help="Add a member.")
 @click.argument("model", required=False)
 @click.option("--name", help="Name of the member.  [default: the model's]")
 @click.option("--size", type=SIZE, metavar="HxW", help="Input size of the model.  [default: the model's]")
 @click.option("--tta", multiple=True, help="Test-time augmentation: hflip, vflip; may be given more than once.")
 @click.option("--folds", type=click.IntRange(1), help="Folds of its own, in place of the default fold table.")
-@click.option("--holdout", type=float, help="With --folds 1: share of the groups to hold out.")
+@click.option("--holdout", type=float, help="In place of --folds: share of the groups to hold out, for example 0.2.")
 @click.option("--checkpoint", type=FILE, help="Predict with this file, without training.")
 @click.option("--sha256", help="What --checkpoint must hash to.")
 @click.option("--out-of-fold", is_flag=True, help="You say that --checkpoint has not seen the training photos.")
@@ -60,15 +60,13 @@ def command(
         if not equals or not key or key in options:
             raise UsageError(f"--set takes option=value, each option once, got {setting!r}")
         options[key] = value
-    if holdout is not None and folds is None:
-        folds = 1
     config = add_model(
         open_project(ctx),
         model,
         name=name,
         size=size,
         tta=tta,
-        folds=None if folds is None else FoldsConfig(folds, holdout),
+        folds=None if (folds, holdout) == (None, None) else FoldsConfig(folds, holdout),
         checkpoint=checkpoint,
         sha256=sha256,
         out_of_fold=out_of_fold,

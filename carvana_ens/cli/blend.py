@@ -9,7 +9,7 @@ import click
 from carvana_ens.cli.common import FILE, FOLDER, json_option, open_project, show_json, threads_option, track
 
 
-@click.command()
+@click.command(short_help="Blend maps into a submission.")
 @click.option("--weights", default="equal", show_default=True, help="equal, tuned, or name=w,name=w,...")
 @click.option(
     "--threshold", help="tuned, or a number in (0, 1]: 0.5, 128/255.  [default: tuned with tuned weights, else 0.5]"

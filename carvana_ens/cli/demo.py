@@ -10,7 +10,7 @@ from carvana_ens.cli.common import FOLDER, device_option, say, table, track
 from carvana_ens.cli.train import report_epoch
 
 
-@click.command()
+@click.command(short_help="The whole job on drawn photos.")
 @click.argument("folder", type=FOLDER, default=Path("demo"))
 @device_option
 def command(folder: Path, device: str) -> None:

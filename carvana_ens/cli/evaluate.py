@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from carvana_ens.types import Size
 
 
-@click.command()
+@click.command(short_help="Score a submission against masks.")
 @click.argument("submission", type=FILE)
 @click.option("--masks", type=ANY_PATH, required=True, help="The truth: a folder, an RLE CSV, or COCO JSON.")
 @click.option("--category", "categories", multiple=True, help="COCO category of the object.")

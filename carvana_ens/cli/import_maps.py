@@ -9,7 +9,7 @@ import click
 from carvana_ens.cli.common import FOLDER, fresh_help, open_project, say, threads_option, track
 
 
-@click.command()
+@click.command(short_help="Make a member of maps made elsewhere.")
 @click.argument("name")
 @click.option("--from", "source", type=FOLDER, required=True, help="Folder of 8-bit grey PNG maps, <id>.png.")
 @click.option("--split", type=click.Choice(["oof", "test"]), required=True, help="Which photos the maps are of.")

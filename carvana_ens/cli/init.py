@@ -9,7 +9,7 @@ import click
 from carvana_ens.cli.common import ANY_PATH, FOLDER, say
 
 
-@click.command()
+@click.command(short_help="Make a project.")
 @click.argument("folder", type=FOLDER)
 @click.option("--images", type=FOLDER, help="Training photos, <id>.jpg or .png.")
 @click.option("--masks", type=ANY_PATH, help="Their masks: a folder, an RLE CSV (img,rle_mask), or COCO JSON.")
@@ -21,7 +21,7 @@ from carvana_ens.cli.common import ANY_PATH, FOLDER, say
     "--category", "categories", multiple=True, help="COCO category of the object; may be given more than once."
 )
 @click.option("--folds", type=click.IntRange(1), help="Number of folds.  [default: 5, or the number of groups if less]")
-@click.option("--holdout", type=float, help="With --folds 1: share of the groups to hold out, for example 0.2.")
+@click.option("--holdout", type=float, help="In place of --folds: share of the groups to hold out, for example 0.2.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the default fold table.")
 def command(
     folder: Path,

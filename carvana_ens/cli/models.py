@@ -9,7 +9,7 @@ import click
 from carvana_ens.cli.common import json_option, say, show_json, table
 
 
-@click.command()
+@click.command(short_help="List the installed models, or describe one.")
 @click.argument("name", required=False)
 @json_option
 @click.option("--check", is_flag=True, help="Import every model again, also those that loaded before.")

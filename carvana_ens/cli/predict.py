@@ -10,7 +10,7 @@ import click
 from carvana_ens.cli.common import FOLDER, device_option, fresh_help, open_project, say, track
 
 
-@click.command()
+@click.command(short_help="Write probability maps into stores.")
 @click.argument("members", nargs=-1)
 @click.option("--fold", type=click.IntRange(0), help="Only the out-of-fold maps of this fold.")
 @click.option("--split", help="Only oof or test; or with --images a name for the maps of other photos.")

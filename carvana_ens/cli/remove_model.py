@@ -7,7 +7,7 @@ import click
 from carvana_ens.cli.common import open_project
 
 
-@click.command()
+@click.command(short_help="Take a member out.")
 @click.argument("member")
 @click.pass_context
 def command(ctx: click.Context, member: str) -> None:

@@ -10,7 +10,7 @@ from carvana_ens.cli.common import FILE, device_option, open_project, say, threa
 from carvana_ens.cli.train import report_epoch
 
 
-@click.command()
+@click.command(short_help="Train, predict, tune and blend in one go.")
 @click.option("-o", "--output", type=FILE, default=Path("submission.csv.gz"), show_default=True, help="Submission.")
 @device_option
 @threads_option

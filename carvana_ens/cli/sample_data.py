@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from carvana_ens.types import Size
 
 
-@click.command()
+@click.command(short_help="Draw photos and masks of cars.")
 @click.argument("folder", type=FOLDER)
 @click.option("--cars", type=click.IntRange(2), default=6, show_default=True, help="Cars in all; a third is for test.")
 @click.option("--views", type=click.IntRange(2, 99), default=16, show_default=True, help="Photos a car.")

@@ -9,7 +9,7 @@ import click
 from carvana_ens.cli.common import FILE, FOLDER, open_project, track
 
 
-@click.command()
+@click.command(short_help="Draw photos, maps and blends.")
 @click.argument("ids", nargs=-1)
 @click.option("--mosaic", is_flag=True, help="Rows of photos in turn with rows of the objects cut out, quarter size.")
 @click.option("-o", "--output", type=FILE, required=True, help="Picture to write: .png or .jpg.")

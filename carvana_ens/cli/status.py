@@ -9,7 +9,7 @@ import click
 from carvana_ens.cli.common import json_option, open_project, show_json, table
 
 
-@click.command()
+@click.command(short_help="Show what is done.")
 @json_option
 @click.pass_context
 def command(ctx: click.Context, as_json: bool) -> None:

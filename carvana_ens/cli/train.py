@@ -16,7 +16,7 @@ def report_epoch(member: str, fold: int, numbers: Mapping[str, float]) -> None:
     say(f"{member} fold {fold} epoch {counts}: {rest}")
 
 
-@click.command()
+@click.command(short_help="Train members, every fold.")
 @click.argument("members", nargs=-1)
 @click.option("--fold", type=click.IntRange(0), help="Only this fold.")
 @device_option

@@ -9,7 +9,7 @@ import click
 from carvana_ens.cli.common import json_option, open_project, say, show_json, table, track
 
 
-@click.command()
+@click.command(short_help="Find weights and threshold on out-of-fold maps.")
 @click.argument("members", nargs=-1)
 @click.option("--rounds", type=click.IntRange(1), default=20, show_default=True, help="Choices of the greedy search.")
 @json_option

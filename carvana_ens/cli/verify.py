@@ -9,7 +9,7 @@ import click
 from carvana_ens.cli.common import json_option, open_project, show_json, threads_option, track
 
 
-@click.command()
+@click.command(short_help="Check every stored map.")
 @click.argument("members", nargs=-1)
 @threads_option
 @json_option

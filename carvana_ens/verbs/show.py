@@ -35,9 +35,9 @@ def show(
 ) -> list[str]:
     """Draws the named images (a mosaic without names: the first 16 of the split), and returns their ids.
 
-    Each row: photo, truth where there is one, each blended member's map, the blend's outline. As a mosaic: rows of
-    plain photos in turn with rows of the cars cut out by the blend. split: "oof" or "test", found from the ids where
-    it is not given; another split needs ``images``, its photos.
+    Each row: photo, truth where there is one, the map of each member that has one, the blend's outline. As a mosaic:
+    rows of plain photos in turn with rows of the cars cut out by the blend. split: "oof" or "test", found from the
+    ids where it is not given; another split needs ``images``, its photos.
 
     Raises:
         UsageError: no ids, or ids of no split.
@@ -57,8 +57,8 @@ def show(
     if as_mosaic:
         mosaic(_cells(track(ids, len(ids), "mosaic"), photos, blend), output)
     else:
-        stores = {name: open_store(project.store_path(name, split)) for name in blend.weights}
-        truth = workspace.masks if split == "oof" else None
+        stores = _members(project, split, blend)
+        truth = workspace.masks if split == "oof" and project.data.masks is not None else None
         rows = (
             PictureRow(
                 image_id=image_id,
@@ -79,13 +79,25 @@ def _photos(
 ) -> tuple[str, ImageFolder]:
     data = workspace.project.data
     if split is None:
-        training = bool(ids) and data.images is not None and ids[0] in set(workspace.images.ids)
-        split = "oof" if training else "test"
+        training = data.test is None or (bool(ids) and data.images is not None and ids[0] in workspace.images.ids)
+        split = "oof" if training and images is None else "test"
     if images is not None:
         return split, ImageFolder(images)
     if split not in ("oof", "test"):
         raise UsageError(f"split {split!r} needs --images FOLDER, the photos that it was predicted for")
     return split, workspace.images if split == "oof" else workspace.test
+
+
+def _members(project: Project, split: str, blend: Blend) -> dict[str, ProbabilityStore]:
+    """The stores of the blended members, and of the others as far as they are complete and of the same photos."""
+    stores = {}
+    for name in project.members:
+        path = project.store_path(name, split)
+        if name in blend.weights or path.exists():
+            store = open_store(path)
+            if name in blend.weights or (store.ids == blend.ids and not store.missing()):
+                stores[name] = store
+    return stores
 
 
 def _probabilities(store: ProbabilityStore, image_id: str) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
