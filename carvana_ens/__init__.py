@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from carvana_ens.core.dice import dice as dice
     from carvana_ens.core.rle import rle_decode as rle_decode
     from carvana_ens.core.rle import rle_encode as rle_encode
+    from carvana_ens.ensemble.blending import blend as blend
     from carvana_ens.errors import CarvanaEnsError as CarvanaEnsError
     from carvana_ens.errors import TrainingError as TrainingError
     from carvana_ens.errors import UsageError as UsageError
@@ -54,6 +55,7 @@ _HOMES = {
     "TorchOptions": "learn.recipe",
     "TrainingError": "errors",
     "UsageError": "errors",
+    "blend": "ensemble.blending",
     "blend_mask": "core.blend",
     "dice": "core.dice",
     "open_store": "store.store",
