@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 
@@ -56,7 +57,9 @@ def exact_weights(names: Sequence[str], weights: str | Mapping[str, Fraction | i
         given = parse_weights(",".join(f"{name}={weight}" for name, weight in weights.items()))
     for name in given:
         if name not in names:
-            raise UsageError(f"weights name member {name!r}, but there are: {', '.join(names)}")
+            near = difflib.get_close_matches(name, names, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names)}"
+            raise UsageError(f"member {name!r} in the weights is unknown: {hint}")
     return {name: weight for name, weight in integer_weights(given).items() if weight > 0}
 
 

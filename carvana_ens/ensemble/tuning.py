@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,11 +50,32 @@ def read_tuning(path: Path) -> Tuning:
         schema = document.pop("schema")
         if schema != SCHEMA:
             raise ProjectError(f"{path} has schema {schema!r}, this version reads {SCHEMA}: run carvana-ens tune again")
-        return Tuning(**document)
+        tuning = Tuning(**document)
+        _check(tuning)
+        return tuning
     except FileNotFoundError:
         raise ProjectError(f"{path} is not there: run carvana-ens tune first") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ProjectError(f"{path} cannot be read ({error}): run carvana-ens tune again") from error
+
+
+def _check(tuning: Tuning) -> None:
+    weights = tuning.weights
+    if not all(type(weight) is int and weight >= 0 for weight in weights.values()) or not any(weights.values()):
+        raise ValueError(f"weights {weights!r} are not whole numbers from 0, one of them above 0")
+    if tuning.fingerprints.keys() != weights.keys() or not isinstance(tuning.threshold, str):
+        raise ValueError("it needs a threshold, and a fingerprint for each weight")
+
+
+def check_members(path: Path, tuning: Tuning, members: Collection[str]) -> None:
+    """Refuses tuned values of members that are not in the project any more.
+
+    Raises:
+        StaleError: names the member.
+    """
+    for name in tuning.weights:
+        if name not in members:
+            raise StaleError(f"{path} was made with member {name}, which is gone: run carvana-ens tune again")
 
 
 def check_fresh(

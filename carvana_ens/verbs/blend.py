@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from carvana_ens.core.rle import bits_mask, rle_encode_bits_bytes
+from carvana_ens.core.weights import parse_threshold
 from carvana_ens.engine import default_threads, ordered_map
-from carvana_ens.ensemble.blending import Blend
-from carvana_ens.ensemble.tuning import check_fresh, read_tuning
+from carvana_ens.ensemble.blending import Blend, exact_weights
+from carvana_ens.ensemble.tuning import check_fresh, check_members, read_tuning
 from carvana_ens.errors import StoreError, UsageError
 from carvana_ens.output.masks import write_mask
 from carvana_ens.output.submission import check_names, check_suffix, sample_names, write_submission
@@ -45,32 +46,24 @@ def open_blend(project: Project, weights: str = "equal", threshold: str | None =
     project.select(())
     if threshold is None:
         threshold = TUNED if weights == TUNED else "0.5"
-    names = list(project.members)
-    if weights not in ("equal", TUNED):
-        named = [part.partition("=")[0].strip() for part in weights.split(",")]
-        names = [name for name in names if name in named]
+    if threshold != TUNED:
+        parse_threshold(threshold)  # refused before any store is opened, as weights are
+    chosen = {} if weights == TUNED else exact_weights(list(project.members), weights)
     if TUNED in (weights, threshold):
         tuning = read_tuning(project.tuning_file)
-        lost = [name for name in tuning.weights if name not in project.members]
-        if lost:
-            raise UsageError(
-                f"{project.tuning_file} was made with member {lost[0]}, which is gone: run carvana-ens tune"
-            )
+        check_members(project.tuning_file, tuning, project.members)
         if weights == TUNED:
-            names = [name for name, weight in tuning.weights.items() if weight > 0]
-            weights = ",".join(f"{name}={tuning.weights[name]}" for name in names)
+            chosen = exact_weights(list(project.members), tuning.weights)
         oof = {name: open_store(project.store_path(name, "oof")) for name in tuning.weights}
-        stores = _open(project, names, split)
-        check_fresh(project.tuning_file, tuning, oof, {name: stores[name] for name in names if name in oof})
+        stores = _open(project, chosen, split)
+        check_fresh(project.tuning_file, tuning, oof, {name: stores[name] for name in chosen if name in oof})
         threshold = tuning.threshold if threshold == TUNED else threshold
     else:
-        stores = _open(project, names, split)
-    if not stores:  # no named member exists: let the blend say so, with the names there are
-        stores = _open(project, list(project.members), split)
-    return Blend(stores, weights, threshold)
+        stores = _open(project, chosen, split)
+    return Blend(stores, chosen, threshold)
 
 
-def _open(project: Project, names: list[str], split: str) -> dict[str, ProbabilityStore]:
+def _open(project: Project, names: Iterable[str], split: str) -> dict[str, ProbabilityStore]:
     stores = {}
     for name in names:
         path = project.store_path(name, split)

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+import os
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from carvana_ens.data.folds import make_folds
 from carvana_ens.data.ids import groups
 from carvana_ens.data.images import ImageFolder
 from carvana_ens.data.masks import open_masks
 from carvana_ens.errors import DataError, UsageError
 from carvana_ens.files import sha256_file
 from carvana_ens.model import TTA, MemberConfig, parse_options
-from carvana_ens.project import DataConfig, FoldsConfig, Project, add_member, create_project, drop_member, table_name
+from carvana_ens.project import (
+    IMPORTED,
+    DataConfig,
+    FoldsConfig,
+    Project,
+    add_member,
+    create_project,
+    drop_member,
+    table_name,
+)
 from carvana_ens.registry import load_model
 from carvana_ens.types import Json, Say, Size, unsaid
+from carvana_ens.verbs.plugin_calls import calling
+from carvana_ens.verbs.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -29,7 +43,7 @@ def init(root: Path, data: DataConfig, folds: FoldsConfig, say: Say = unsaid) ->
     """Checks that photos and masks are there and match, and writes ``root/ensemble.toml``.
 
     Raises:
-        UsageError: masks without photos, or a pattern for groups that is none.
+        UsageError: masks without photos, a pattern for groups that is none, or folds that cannot be made.
         DataError: a folder is missing or empty, or photos and masks do not match.
         ProjectError: there is a project already.
     """
@@ -38,6 +52,9 @@ def init(root: Path, data: DataConfig, folds: FoldsConfig, say: Say = unsaid) ->
         raise UsageError("--masks needs --images: the photos that the masks belong to")
     if (folds.folds, folds.holdout) != (None, None) and data.masks is None:
         raise UsageError("--folds and --holdout need --images and --masks: without them nothing is trained")
+    if data.categories and data.masks is None:
+        raise UsageError("--category needs --masks: the COCO file that has the categories")
+    groups((), data.group)
     if data.images is not None:
         images = ImageFolder(data.images, say=say)
         lines.append(f"{len(images.ids)} training photos in {len(set(groups(images.ids, data.group).values()))} groups")
@@ -50,6 +67,7 @@ def init(root: Path, data: DataConfig, folds: FoldsConfig, say: Say = unsaid) ->
                     f"first {', '.join(unmasked[:3])}"
                 )
             lines.append(f"{len(masks.ids)} masks ({masks.describe})")
+            folds = _checked(folds, groups(images.ids, data.group).values())
     if data.test is not None:
         test = ImageFolder(data.test, say=say)
         lines.append(f"{len(test.ids)} test photos in {len(set(groups(test.ids, data.group).values()))} groups")
@@ -79,6 +97,10 @@ def add_model(
     """
     if like is not None:
         other = project.member(like)
+        if other.model == IMPORTED:
+            raise UsageError(f"member {like} has imported maps and no checkpoints: --like needs a member with a model")
+        if other.like is not None:
+            raise UsageError(f"member {like} is itself like {other.like}: use --like {other.like}")
         if options or folds is not None or checkpoint is not None or (model is not None and model != other.model):
             raise UsageError(f"--like {like} takes model, options, folds and checkpoint from {like}: leave them out")
         if size is None:
@@ -94,8 +116,11 @@ def add_model(
     if options:
         parsed = parse_options(kind.Options, options)
         given = {key: getattr(parsed, key) for key in options}
-    if folds is not None and not kind.trainable:
-        raise UsageError(f"model {model} is not trained, so --folds means nothing to it: leave it out")
+    if folds is not None:
+        if not kind.trainable or checkpoint is not None:
+            reason = f"model {model} is not trained" if checkpoint is None else "a --checkpoint is not trained again"
+            raise UsageError(f"{reason}, so that --folds and --holdout mean nothing: leave them out")
+        folds = _checked(folds, Workspace(project).groups.values())
     relative = None
     if checkpoint is not None:
         if not checkpoint.is_file():
@@ -120,7 +145,8 @@ def add_model(
         seed=seed,
         options=given,
     )
-    kind(config)  # a combination that the model refuses is refused now
+    with calling(kind, config, "be configured so"):
+        kind(config)  # a combination that the model refuses is refused now
     add_member(project, config, folds)
     return config
 
@@ -135,8 +161,17 @@ def remove_model(project: Project, name: str) -> list[Path]:
     return [path for path in (project.root / "checkpoints" / name, project.root / "stores" / name) if path.exists()]
 
 
+def _checked(folds: FoldsConfig, present: Collection[str]) -> FoldsConfig:
+    """The settings of a fold table, one fold where a hold-out is asked for, after a table was made with them."""
+    if folds.holdout is not None and folds.folds is None:
+        folds = dataclasses.replace(folds, folds=1)
+    if folds.folds is not None:
+        make_folds("default", dict.fromkeys(present, 1.0), folds.folds, folds.holdout, folds.seed)
+    return folds
+
+
 def _relative(path: Path, root: Path) -> str:
     try:
-        return path.resolve().relative_to(root.resolve(), walk_up=True).as_posix()  # type: ignore[call-arg]
-    except TypeError:
+        return Path(os.path.relpath(path.resolve(), root.resolve())).as_posix()
+    except ValueError:  # on another drive
         return str(path.resolve())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,12 @@ from carvana_ens.store.remove import remove_store
 from carvana_ens.store.schema import PENDING, DType, Provenance, Seen
 from carvana_ens.store.writer import StoreWriter
 from carvana_ens.types import ProbabilityMap, Say, Track, unsaid, untracked
+from carvana_ens.verbs.plugin_calls import calling
 from carvana_ens.verbs.runs import recorded
 from carvana_ens.verbs.train import DONE, chosen_folds, read_done, task_digest, untrained_reason
 from carvana_ens.verbs.workspace import Workspace
+
+_SPLIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -93,8 +97,10 @@ def _splits(project: Project, split: str | None, images: Path | None, fold: int 
         raise UsageError("--images needs --split NAME, another name than oof and test, for the maps of these photos")
     if images is None and split not in (None, "oof", "test"):
         raise UsageError(f"split {split!r} needs --images FOLDER: only oof and test are known to the project")
-    if split is not None and ("/" in split or "\\" in split or split.startswith(".")):
-        raise UsageError(f"split {split!r} cannot name a store: use letters, digits, _ and -")
+    if split is not None and _SPLIT.fullmatch(split) is None:
+        raise UsageError(
+            f"split {split!r} cannot name a store: use letters, digits, _ . and -, a letter or digit first"
+        )
     if fold is not None and split not in (None, "oof"):
         raise UsageError(f"--fold goes with --split oof; {split} maps are the mean over all folds")
     if split is not None:
@@ -179,6 +185,11 @@ def fold_checkpoint(workspace: Workspace, config: MemberConfig, table: FoldTable
             f"{trained.name}, fold {fold}, was trained with other settings, fold table or photos than {FILE} has now: "
             f"put them back, or train it anew with carvana-ens train {trained.name} --fresh"
         )
+    if sha256_file(path) != record["sha256"]:
+        raise StaleError(
+            f"{path} is not the checkpoint that the training of {trained.name}, fold {fold}, left (its sha256 differs "
+            f"from {folder / DONE}): put that one back, or run carvana-ens train {trained.name} --fresh"
+        )
     return path
 
 
@@ -225,11 +236,14 @@ def _maps(
         wanted = [image_id for image_id in part.ids if image_id in todo]
         if not wanted:
             continue
-        models = [model(config) for _ in part.checkpoints]
-        for instance, checkpoint in zip(models, part.checkpoints.values(), strict=True):
-            instance.load(checkpoint, device)
         try:
-            yield from predict_maps(models, photos, wanted, workspace.groups_of(part.ids), config.tta, all_ids=part.ids)
+            with calling(model, config, "load its checkpoint"):
+                models = [model(config) for _ in part.checkpoints]
+                for instance, checkpoint in zip(models, part.checkpoints.values(), strict=True):
+                    instance.load(checkpoint, device)
+            groups = workspace.groups_of(part.ids)
+            with calling(model, config, "predict"):
+                yield from predict_maps(models, photos, wanted, groups, config.tta, all_ids=part.ids)
         except MemoryError as error:
             raise TrainingError(f"{config.name}: not enough memory at this size: use a smaller --size") from error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from carvana_ens.ensemble.tuning import check_fresh, read_tuning
+from carvana_ens.ensemble.tuning import check_fresh, check_members, read_tuning
 from carvana_ens.errors import CarvanaEnsError, PluginError
 from carvana_ens.project import IMPORTED, Project
 from carvana_ens.store.store import open_store
@@ -56,7 +56,7 @@ def _member(project: Project, name: str) -> MemberStatus:
     try:
         untrained = untrained_reason(config)
         for folder in sorted((project.root / "checkpoints" / (config.like or name)).glob("fold*")):
-            if (folder / DONE).is_file():
+            if folder.name.removeprefix("fold").isdecimal() and (folder / DONE).is_file():
                 training[int(folder.name.removeprefix("fold"))] = float(read_done(folder / DONE)["dice"])
     except (PluginError, CarvanaEnsError) as error:
         problem = str(error)
@@ -79,6 +79,7 @@ def _tuning(project: Project) -> str:
         return "none"
     try:
         tuning = read_tuning(project.tuning_file)
+        check_members(project.tuning_file, tuning, project.members)
         check_fresh(
             project.tuning_file,
             tuning,

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from carvana_ens.data.folds import FoldTable
-from carvana_ens.errors import StaleError, UsageError
+from carvana_ens.errors import PluginError, StaleError, UsageError
 from carvana_ens.files import digest, sha256_file, write_json
-from carvana_ens.model import FitTask, MemberConfig, options_json
+from carvana_ens.model import FitResult, FitTask, MemberConfig, options_json
 from carvana_ens.project import IMPORTED, Project
 from carvana_ens.registry import load_model
 from carvana_ens.types import Json, Say, Track, unsaid, untracked
+from carvana_ens.verbs.plugin_calls import calling
 from carvana_ens.verbs.runs import recorded
 from carvana_ens.verbs.workspace import Workspace
 
@@ -138,25 +140,26 @@ def _train_fold(
                 f"put them back, or train it anew with carvana-ens train {config.name} --fresh"
             )
         return Trained(config.name, fold, folder / record["checkpoint"], record["dice"], record["epochs"], new=False)
-    if fresh:
-        for file in folder.glob("*"):
-            file.unlink()
+    if fresh and folder.exists():
+        done.unlink(missing_ok=True)  # first, so that a stop cannot leave a record of what is gone
+        shutil.rmtree(folder)
     model, entry = load_model(config.model)
     groups = workspace.groups
     train_ids, valid_ids = table.trained_on(fold, groups), table.held_out(fold, groups)
     folder.mkdir(parents=True, exist_ok=True)
     with recorded(project, "train", member=config.name, fold=fold, device=device) as run:
-        result = model(config).fit(
-            FitTask(
-                train=workspace.labelled(train_ids),
-                valid=workspace.labelled(valid_ids),
-                directory=folder,
-                digest=task,
-                seed=config.seed * 1000 + fold,
-                device=device,
-                report=lambda numbers: report(config.name, fold, numbers),
-            )
+        fit = FitTask(
+            train=workspace.labelled(train_ids),
+            valid=workspace.labelled(valid_ids),
+            directory=folder,
+            digest=task,
+            seed=config.seed * 1000 + fold,
+            device=device,
+            report=lambda numbers: report(config.name, fold, numbers),
         )
+        with calling(model, config, f"train fold {fold}"):
+            result = model(config).fit(fit)
+        _check_result(config, fold, folder, result)
         run |= {"epochs": result.epochs, "dice": result.dice}
     write_json(
         done,
@@ -170,6 +173,20 @@ def _train_fold(
         },
     )
     return Trained(config.name, fold, result.checkpoint, result.dice, result.epochs, new=True)
+
+
+def _check_result(config: MemberConfig, fold: int, folder: Path, result: FitResult) -> None:
+    fault = None
+    if result.checkpoint.parent != folder or not result.checkpoint.is_file():
+        fault = f"checkpoint {result.checkpoint}, which is no file in {folder}"
+    elif not 0 <= result.dice <= 1:
+        fault = f"Dice {result.dice}, which is not in [0, 1]"
+    if fault is not None:
+        raise PluginError(
+            f"member {config.name}, fold {fold}: the model's fit answered {fault}; report it to the author of model "
+            f"{config.model}",
+            name=config.model,
+        )
 
 
 def read_done(path: Path) -> dict[str, Json]:

@@ -48,7 +48,8 @@ def tune(
     names = [config.name for config in project.select(members)]
     stores = [_out_of_fold_store(project, name) for name in names]
     workspace = Workspace(project, say, track)
-    ids = [image_id for image_id in common_ids(stores) if image_id in set(workspace.ids)]
+    known = set(workspace.ids)
+    ids = [image_id for image_id in common_ids(stores) if image_id in known]
     left_out = len(workspace.ids) - len(ids)
     if left_out:
         say(f"{left_out} of {len(workspace.ids)} photos are not out-of-fold for every member and are left out")

@@ -39,7 +39,7 @@ def verify(
                 results.append(Verified(str(path), 0, 0, [str(error)]))
                 continue
             missing = store.missing()
-            there = [image_id for image_id in store.ids if image_id not in set(missing)]
+            there = sorted(set(store.ids) - set(missing), key=store.index.__getitem__)
             found = ordered_map(store.damage, there, threads or default_threads())
             damage = [line for line in track(found, len(there), f"{config.name} {path.stem}") if line is not None]
             results.append(Verified(str(path), len(there) - len(damage), len(missing), damage))
