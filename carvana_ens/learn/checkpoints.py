@@ -21,10 +21,18 @@ WRAPPERS = ("state_dict", "model_state_dict", "model")
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Json]) -> None:
-    """Replaces ``path`` by a safetensors file; ``document`` goes into its header, one JSON text a key."""
+    """Replaces ``path`` by a safetensors file; ``document`` goes into its header, one JSON text a key.
+
+    Raises:
+        CarvanaEnsError: the file cannot be written.
+    """
     plain = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-    with replacing(path) as temporary:
-        save_file(plain, temporary, metadata={key: json.dumps(value) for key, value in document.items()})
+    header = {key: json.dumps(value) for key, value in document.items()}
+    try:
+        with replacing(path) as temporary:
+            save_file(plain, temporary, metadata=header)
+    except SafetensorError as error:
+        raise TrainingError(f"{path} cannot be written ({_line(error)}): make room on the disk") from error
 
 
 def read_header(path: Path) -> dict[str, Json]:

@@ -7,8 +7,7 @@ The photos of the next unit are read while the models work on this one. Nothing 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -16,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carvana_ens.errors import DataError, PluginError, TrainingError, UsageError
+from carvana_ens.learn.ahead import read_ahead
 from carvana_ens.learn.resize import grid_of, resize_image, resize_map
 from carvana_ens.model import TTA, Batch, Model
 from carvana_ens.types import Image, ModelMaps, ProbabilityMap, Size
 
 UNIT = 8
 """Photos that a model of context "image" is handed in one ``predict_all``, if its batch is not larger."""
-READERS = 4
 SLACK = 1e-6
 
 T = TypeVar("T", bound=np.generic)
@@ -75,25 +74,23 @@ def predict_maps(
     wanted = frozenset(ids)
     if len(wanted) != len(ids) or not (all_ids is None or wanted.issubset(all_ids)):
         raise UsageError("photos to predict: name each id once, and only ids of the split")
-    with ThreadPoolExecutor(READERS) as pool:
 
-        def read(image_id: str) -> _Photo:
-            image = images.read(image_id)
-            grid = grid_of(image)
-            return _Photo(image_id, groups[image_id], grid, resize_image(image, size or grid))
+    def read(image_id: str) -> _Photo:
+        image = images.read(image_id)
+        grid = grid_of(image)
+        return _Photo(image_id, groups[image_id], grid, resize_image(image, size or grid))
 
-        units = _units(models[0], ids, groups, wanted, ids if all_ids is None else all_ids)
-        for photos in _read_ahead(pool, read, units):
-            batches = _batches(models[0], photos)
-            grids = {photo.image_id: photo.grid for photo in photos if photo.image_id in wanted}
-            maps: dict[str, ProbabilityMap] = {}
-            for model in models:
-                for image_id, values in _mean_over_views(model, batches, flips, wanted).items():
-                    p = _probabilities(model, values, grids[image_id])
-                    p *= np.float32(1 / len(models))
-                    maps[image_id] = p if image_id not in maps else np.add(maps[image_id], p, out=p)
-            for image_id in grids:
-                yield image_id, np.clip(maps[image_id], 0, 1, out=maps.pop(image_id))
+    for photos in read_ahead(read, _units(models[0], ids, groups, wanted, ids if all_ids is None else all_ids)):
+        batches = _batches(models[0], photos)
+        grids = {photo.image_id: photo.grid for photo in photos if photo.image_id in wanted}
+        maps: dict[str, ProbabilityMap] = {}
+        for model in models:
+            for image_id, values in _mean_over_views(model, batches, flips, wanted).items():
+                p = _probabilities(model, values, grids[image_id])
+                p *= np.float32(1 / len(models))
+                maps[image_id] = p if image_id not in maps else np.add(maps[image_id], p, out=p)
+        for image_id in grids:
+            yield image_id, np.clip(maps[image_id], 0, 1, out=maps.pop(image_id))
 
 
 def tta_flips(tta: Sequence[str]) -> list[tuple[str, ...]]:
@@ -151,24 +148,6 @@ def _units(
     for image_id in all_ids:
         views.setdefault(groups[image_id], []).append(image_id)
     yield from (view for view in views.values() if not wanted.isdisjoint(view))
-
-
-def _read_ahead(
-    pool: ThreadPoolExecutor, read: Callable[[str], _Photo], units: Iterator[list[str]]
-) -> Iterator[list[_Photo]]:
-    def start(unit: list[str]) -> list[Future[_Photo]]:
-        return [pool.submit(read, image_id) for image_id in unit]
-
-    following = [start(unit) for unit in itertools.islice(units, 1)]
-    while following:
-        current = following.pop()
-        following = [start(unit) for unit in itertools.islice(units, 1)]
-        try:
-            yield [future.result() for future in current]
-        except BaseException:
-            for future in itertools.chain(current, *following):
-                future.cancel()
-            raise
 
 
 def _batches(model: Model, photos: list[_Photo]) -> list[Batch]:

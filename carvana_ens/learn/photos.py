@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from carvana_ens.errors import DataError
+from carvana_ens.learn.ahead import read_ahead
 from carvana_ens.learn.resize import grid_of, mask_cover, resize_image
 from carvana_ens.model import Samples
 from carvana_ens.types import Size
@@ -29,17 +31,20 @@ class Photos:
         self.size = grid_of(samples.image(self.ids[0])) if size is None else size
         self.resized = size is not None
         fits = len(self.ids) * self.size.height * self.size.width * 4 <= CACHE_BYTES
-        self._kept: dict[int, np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]] | None = {} if fits else None
+        self._kept: dict[int, NDArray[np.uint8]] | None = {} if fits else None
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Images (N, 3, H, W) uint8 RGB, and covers (N, 1, H, W) uint8: the object's part of each pixel, 255 = all."""
-        layers = torch.from_numpy(np.stack([self._read(index) for index in indices]))
-        return layers[:, :3], layers[:, 3:]
+    def batches(self, chunks: Iterable[Sequence[int]]) -> Iterator[tuple[Tensor, Tensor]]:
+        """For each chunk of indices: images (N, 3, H, W) uint8 RGB, and covers (N, 1, H, W) uint8, the object's part
+        of each pixel, 255 = all of it. The next chunk is read meanwhile.
+        """
+        for layers in read_ahead(self._read, chunks):
+            stacked = torch.from_numpy(np.stack(layers))
+            yield stacked[:, :3], stacked[:, 3:]
 
-    def _read(self, index: int) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
+    def _read(self, index: int) -> NDArray[np.uint8]:
         if self._kept is not None and index in self._kept:
             return self._kept[index]
         image_id = self.ids[index]

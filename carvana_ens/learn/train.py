@@ -11,8 +11,8 @@ import csv
 import io
 import math
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -87,9 +87,7 @@ class _Run:
         if state is not None:
             self._take_document(state)
             self._take_tensors()
-        else:
-            for name in (LAST, BEST, HISTORY):  # of another task: nothing of it may pass for ours
-                (task.directory / name).unlink(missing_ok=True)
+        _clear(task.directory, everything=state is None)
 
     def train_epoch(self, epoch: int) -> tuple[float, float]:
         order = np.random.default_rng((abs(self.task.seed), epoch)).permutation(len(self.train_photos))
@@ -99,7 +97,8 @@ class _Run:
         self.network.train()
         total, rate = 0.0, 0.0
         with self._seeded(epoch):
-            for number, (indices, images, covers) in enumerate(_ahead(self.train_photos, chunks)):
+            for number, (images, covers) in enumerate(self.train_photos.batches(chunks)):
+                indices = chunks[number]
                 changes = [draw_change(self.options, self.task.seed, epoch, index) for index in indices]
                 inputs, targets = augment(*self._floats(images, covers), changes)
                 rate = one_cycle((epoch - 1) * self.steps + number, self.options.epochs * self.steps, self.options.rate)
@@ -124,7 +123,7 @@ class _Run:
         chunks = [list(range(i, min(i + size, len(self.valid_photos)))) for i in range(0, len(self.valid_photos), size)]
         dices: list[float] = []
         with torch.inference_mode():
-            for _, images, covers in _ahead(self.valid_photos, chunks):
+            for images, covers in self.valid_photos.batches(chunks):
                 inputs, targets = self._floats(images, covers)
                 dices += hard_dice(self.model.forward(self.network, inputs), targets >= 0.5).tolist()
         return math.fsum(dices) / len(dices)
@@ -150,7 +149,7 @@ class _Run:
             "digest": self.task.digest,
             "history": self.history,
         }
-        write_tensors(self.task.directory / LAST, self._tensors(), document)
+        write_tensors(self.task.directory / LAST, {} if self.finished else self._tensors(), document)
         write_text(self.task.directory / HISTORY, _history_text(self.history))
 
     def _floats(self, images: Tensor, covers: Tensor) -> tuple[Tensor, Tensor]:
@@ -200,15 +199,17 @@ class _Run:
             yield
 
 
-def _ahead(photos: Photos, chunks: list[list[int]]) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-    """Batches in order; the next one is read while the network works on this one."""
-    with ThreadPoolExecutor(1) as pool:
-        following = pool.submit(photos.batch, chunks[0])
-        for number, indices in enumerate(chunks):
-            images, covers = following.result()
-            if number + 1 < len(chunks):
-                following = pool.submit(photos.batch, chunks[number + 1])
-            yield indices, images, covers
+def _clear(directory: Path, everything: bool) -> None:
+    """Removes what a killed run was writing; with ``everything`` also the files of another task, of which nothing may
+    pass for ours.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for name in (LAST, BEST, HISTORY):
+            for old in [*directory.glob(f".{name}.*.partial"), *([directory / name] if everything else [])]:
+                old.unlink(missing_ok=True)
+    except OSError as error:
+        raise TrainingError(f"{directory} cannot be written: {error.strerror or error}") from error
 
 
 def _adamw(network: nn.Module, options: TorchOptions) -> torch.optim.AdamW:

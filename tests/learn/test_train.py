@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from carvana_ens.errors import DataError, TrainingError, UsageError
+from carvana_ens.errors import CarvanaEnsError, DataError, TrainingError, UsageError
 from carvana_ens.learn import photos as photos_module
 from carvana_ens.learn.photos import Photos
 from carvana_ens.model import Batch
@@ -70,7 +70,7 @@ def test_the_reported_dice_is_that_of_the_checkpoint_on_the_networks_grid(tiny, 
     model.load(result.checkpoint, "cpu")
     valid = tiny.Memory(20, 4)
     dices = []
-    for images, covers in [Photos(valid, Size(24, 32)).batch([i]) for i in range(4)]:
+    for images, covers in Photos(valid, Size(24, 32)).batches([[0], [1], [2], [3]]):
         p = model.predict(Batch(images.permute(0, 2, 3, 1).numpy(), ("a",), ("a",)))[0] >= 0
         t = covers[0, 0].numpy() >= 128
         dices.append(2 * (p & t).sum() / (p.sum() + t.sum()))
@@ -87,8 +87,8 @@ def test_the_same_seed_trains_the_same_network_and_another_does_not(tiny, tmp_pa
     assert torch.equal(torch.get_rng_state(), before)
     fit(tiny, tmp_path / "c", epochs=2, seed=4)
     assert_same_state(tmp_path / "a", tmp_path / "b")
-    a, c = load_file(tmp_path / "a/last.safetensors"), load_file(tmp_path / "c/last.safetensors")
-    assert not torch.equal(a["network.head.2.weight"], c["network.head.2.weight"])
+    a, c = load_file(tmp_path / "a/best.safetensors"), load_file(tmp_path / "c/best.safetensors")
+    assert not torch.equal(a["head.2.weight"], c["head.2.weight"])
 
 
 @pytest.mark.parametrize("epoch", [1, 2, 3])
@@ -152,9 +152,12 @@ def test_a_killed_run_ends_as_the_uninterrupted_one(tiny, tmp_path):
                 os.kill(process.pid, signal.SIGKILL)
                 break
     assert process.returncode == -signal.SIGKILL
+    torn = tmp_path / "cut/.last.safetensors.0123.partial"  # as a kill while it was being written leaves it
+    torn.write_bytes(b"torn")
     seen = []
     fit(tiny, tmp_path / "cut", epochs=12, report=seen.append)
     assert 3 <= seen[0]["epoch"] <= 12
+    assert not torn.exists()
     fit(tiny, tmp_path / "whole", epochs=12)
     assert_same_state(tmp_path / "whole", tmp_path / "cut")
 
@@ -286,3 +289,17 @@ def test_an_unknown_device_is_refused_before_a_photo_is_read(tiny, tmp_path):
     with pytest.raises(UsageError, match="device"):
         fit(tiny, tmp_path, train=train, device="abacus")
     assert train.read == []
+
+
+def test_a_state_that_cannot_be_written_is_an_error_in_one_line(tiny, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(CarvanaEnsError, match="file cannot be written"):
+        fit(tiny, tmp_path / "file")
+
+
+def test_a_finished_run_keeps_no_moments_on_disk(tiny, tmp_path):
+    with pytest.raises(StoppedError):
+        fit(tiny, tmp_path, epochs=2, report=stop_after(1))
+    assert any(name.startswith("adamw.") for name in load_file(tmp_path / "last.safetensors"))
+    fit(tiny, tmp_path, epochs=2)
+    assert load_file(tmp_path / "last.safetensors") == {}

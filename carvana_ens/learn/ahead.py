@@ -1,0 +1,37 @@
+"""Reading what comes next while this is being worked on."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+READERS = 4
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+def read_ahead(read: Callable[[K], V], units: Iterable[Sequence[K]]) -> Iterator[list[V]]:
+    """``[read(key) for key in unit]`` for each unit in order; the keys of one unit more are read meanwhile.
+
+    Reading happens in a few threads, so ``read`` must bear being called from several at once. What it raises is
+    raised here, when its unit's turn comes. No thread outlives the iterator.
+    """
+    with ThreadPoolExecutor(READERS) as pool:
+
+        def start(unit: Sequence[K]) -> list[Future[V]]:
+            return [pool.submit(read, key) for key in unit]
+
+        rest = iter(units)
+        following = [start(unit) for unit in itertools.islice(rest, 1)]
+        while following:
+            current = following.pop()
+            following = [start(unit) for unit in itertools.islice(rest, 1)]
+            try:
+                yield [future.result() for future in current]
+            except BaseException:
+                for future in itertools.chain(current, *following):
+                    future.cancel()
+                raise
