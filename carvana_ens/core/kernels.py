@@ -223,9 +223,7 @@ def blend(codes: Any, weights: Any, cut_sum: Any, cut: Any, bits: Any) -> None:
 
 
 @kernel
-def histogram(  # noqa: PLR0917  (numba takes positions)
-    codes: Any, weights: Any, truth: Any, low: Any, high: Any, magic: Any, counts: Any
-) -> None:
+def histogram(codes: Any, weights: Any, truth: Any, low: Any, high: Any, magic: Any, counts: Any) -> None:
     """Counts each pixel at [truth, level] with level = floor(sum / W); counts is flat, 2 copies of 2 (S + 1).
 
     Levels below low may be counted as 0, levels of at least high as S. Neighbours go to different copies, since they

@@ -27,9 +27,10 @@ def mask_bits(mask: Mask) -> Bits:
     """
     check_mask(mask)
     packed = np.packbits(mask.reshape(-1), bitorder="little")
-    words = np.zeros(math.ceil(mask.size / 64), "<u8")
-    words.view(np.uint8)[: packed.size] = packed
-    return words.astype(np.uint64, copy=False)
+    missing = -packed.size % 8
+    if missing:
+        packed = np.concatenate([packed, np.zeros(missing, np.uint8)])
+    return packed.view("<u8").astype(np.uint64, copy=False)
 
 
 def bits_mask(bits: Bits, size: Size) -> Mask:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 
 import numpy as np
@@ -74,6 +75,15 @@ def test_the_order_of_members_does_not_matter(reference, dtypes):
     for _ in range(5):
         order = rng.permutation(5)
         assert np.array_equal(blend_mask([maps[i] for i in order], [weights[i] for i in order], 0.37), mask)
+
+
+def test_threads_blend_alike(reference):
+    weights = np.array([2, 3, 1], np.uint32)
+    stacks = [np.random.default_rng(seed).integers(0, 256, (3, 999)).astype(np.uint8) for seed in range(40)]
+    with ThreadPoolExecutor(4) as pool:
+        blends = list(pool.map(lambda codes: blend_bits(codes, weights, 765), stacks))
+    for codes, bits in zip(stacks, blends, strict=True):
+        assert np.array_equal(bits, reference.bits_of(reference.blend(codes, weights, 765)))
 
 
 def test_scaled_weights_blend_alike():

@@ -108,8 +108,8 @@ def test_any_text_is_read_as_the_rules_say_or_refused(reference):
     def laid_out(steps):
         end, tokens = 0, []
         for gap, length in steps:
-            tokens += [end + gap, length]
-            end += gap + length
+            tokens += [end + gap, length]  # gap 0 overlaps by a pixel, gap 1 touches
+            end += gap + length - 1
         return " ".join(map(str, tokens))
 
     texts = st.one_of(st.lists(pieces, max_size=9).map("".join), numbers, pairs.map(laid_out), st.text(max_size=9))
@@ -136,6 +136,7 @@ def test_any_text_is_read_as_the_rules_say_or_refused(reference):
         ("0 5", "run 1 starts at 0: pixels are counted from 1"),
         ("1 2 5 0", r"run 2 \(start 5\) has length 0"),
         ("1 2 8 5 10 3", "run 3 starts at 10 but run 2 ends at 12: runs must not overlap"),
+        ("1 5 5 1", "run 2 starts at 5 but run 1 ends at 5"),
         ("10 3 1 2", "run 2 starts at 1 but run 1 ends at 12"),
         ("1 2 99 3", r"run 2 \(start 99, length 3\) ends past the last of the 100 pixels of 5x20"),
         ("101 1", r"run 1 \(start 101, length 1\) ends past the last"),
