@@ -39,8 +39,12 @@ def cut(project):
 @pytest.fixture
 def learned(project):
     """A project with a trained member of two folds."""
-    project.did("add-model", "learned-cut")
-    project.did("train")
+
+    def make():
+        project.did("add-model", "learned-cut")
+        project.did("train")
+
+    project.kept("trained", make)
     project.calls()
     return project
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
+from typing import Any, TypeVar
 
 import numpy as np
 import PIL.Image
@@ -26,6 +27,8 @@ import pytest
 import carvana_ens
 from carvana_ens.cli import main
 
+T = TypeVar("T")
+RESULTS: dict[str, Any] = {}
 SIZE = (48, 71)
 TRAIN = [f"{car}_{view:02d}" for car in ("0a1", "7f3") for view in (1, 2, 3, 4)]
 TEST = [f"{car}_{view:02d}" for car in ("b22", "c9d") for view in (1, 2, 3)]
@@ -186,12 +189,22 @@ class Done:
 class World:
     """One test's folder: ``train_hq``, ``train_masks``, ``test_hq``, ``test_masks`` as drawn, and projects beside."""
 
-    def __init__(self, root: Path, site: Path, run: Callable[..., Done]) -> None:
-        self.root, self.site, self.run = root, site, run
+    def __init__(self, root: Path, site: Path, run: Callable[..., Done], shelf: Path) -> None:
+        self.root, self.site, self.run, self.shelf = root, site, run, shelf
         self.images, self.masks = root / "train_hq", root / "train_masks"
         self.test, self.test_masks = root / "test_hq", root / "test_masks"
         self.cars = root / "cars"
         self.log = root / "calls.log"
+
+    def kept(self, name: str, make: Callable[[], T]) -> T:
+        """What ``make`` gives; its files are made once a session under this name, and copied after that."""
+        place = self.shelf / name
+        if name not in RESULTS:
+            RESULTS[name] = make()
+            shutil.copytree(self.root, place)
+        else:
+            shutil.copytree(place, self.root, dirs_exist_ok=True)
+        return RESULTS[name]
 
     def init(self, *more: object) -> Done:
         """The usual project ``cars``; 2 folds."""
@@ -293,23 +306,17 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
 @pytest.fixture
 def world(tmp_path: Path, drawn: Path, site: Path, run: Callable[..., Done], monkeypatch: pytest.MonkeyPatch) -> World:
     """Fresh copies of the drawn data, and the numpy models on sys.path."""
-    shutil.copytree(drawn, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("ensemble.toml"))
+    shutil.copytree(drawn, tmp_path, dirs_exist_ok=True)
     monkeypatch.syspath_prepend(site)
-    here = World(tmp_path, site, run)
+    here = World(tmp_path, site, run, drawn.parent / "kept")
     monkeypatch.setenv("NUMPY_MODELS_LOG", str(here.log))
     return here
 
 
 @pytest.fixture
-def project(world: World, drawn: Path) -> World:
-    """The world with an initialised project ``cars``, as ``init`` wrote it for the first test that asked."""
-    made = drawn / "ensemble.toml"
-    if made.is_file():
-        world.cars.mkdir()
-        shutil.copy(made, world.cars)
-    else:
-        world.init()
-        shutil.copy(world.cars / "ensemble.toml", made)
+def project(world: World) -> World:
+    """The world with an initialised project ``cars``."""
+    world.kept("project", world.init)
     return world
 
 

@@ -1,0 +1,85 @@
+"""tuning.json: written, read strictly, refused when it is stale."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from carvana_ens.ensemble.tuning import Tuning, check_fresh, check_members, read_tuning
+from carvana_ens.errors import ProjectError, StaleError
+
+GOOD = Tuning(
+    weights={"a": 2, "b": 0},
+    threshold="128/255",
+    images=8,
+    scores={"tuned": 0.9},
+    singles={"a": 0.8, "b": 0.7},
+    fingerprints={"a": "f", "b": "g"},
+)
+
+
+@pytest.fixture
+def file(tmp_path):
+    GOOD.write(tmp_path / "tuning.json")
+    return tmp_path / "tuning.json"
+
+
+def test_what_is_written_is_read(file):
+    assert read_tuning(file) == GOOD
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("schema", 2),
+        ("schema", None),
+        ("weights", {"a": -1, "b": 2}),
+        ("weights", {"a": 0, "b": 0}),
+        ("weights", {"a": 1.5, "b": 2}),
+        ("weights", {"a": True, "b": 2}),
+        ("weights", {}),
+        ("weights", [1, 2]),
+        ("threshold", 0.5),
+        ("fingerprints", {"a": "f"}),
+        ("colour", "red"),
+    ],
+)
+def test_a_changed_file_is_refused_by_name(file, key, value):
+    document = json.loads(file.read_text())
+    document[key] = value
+    file.write_text(json.dumps(document))
+    with pytest.raises(ProjectError, match=rf"{file.name} .*run carvana-ens tune again"):
+        read_tuning(file)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '{"schema": 1}', "\udcff"])
+def test_a_damaged_file_is_refused_by_name(file, text):
+    file.write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(ProjectError, match=file.name):
+        read_tuning(file)
+
+
+def test_no_file_says_what_to_do(tmp_path):
+    with pytest.raises(ProjectError, match="run carvana-ens tune first"):
+        read_tuning(tmp_path / "tuning.json")
+
+
+def test_stale_sources_are_named(file, store):
+    maps = {"i": np.full((2, 3), 7, np.uint8)}
+    a = store("a", maps)
+    tuning = Tuning({"a": 1}, "0.5", 1, {}, {}, {"a": a.fingerprint()})
+    check_fresh(file, tuning, {"a": a}, {"a": a})
+    check_members(file, tuning, ["a", "z"])
+    with pytest.raises(StaleError, match="member a, which is gone"):
+        check_members(file, tuning, ["z"])
+    other = store("other", {"i": np.full((2, 3), 8, np.uint8)}, member={"name": "a"})
+    assert other.provenance == a.provenance
+    with pytest.raises(StaleError, match="out-of-fold maps of a changed"):
+        check_fresh(file, tuning, {"a": other}, {})
+    changes = [{"member": {"name": "a", "seed": 3}}, {"checkpoints": {"0": "x"}}, {"plugin": {"version": "2"}}]
+    for number, change in enumerate(changes):
+        test = store(f"test{number}", maps, **{"member": {"name": "a"}, **change})
+        with pytest.raises(StaleError, match=rf"test{number}\.zarr"):
+            check_fresh(file, tuning, {"a": a}, {"a": test})
