@@ -1,0 +1,66 @@
+"""Plugins that exist for one test: folders of ``*.dist-info`` and modules in front of sys.path."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import sys
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+GROUP = "carvana_ens.models"
+
+
+@dataclass(frozen=True)
+class FakeSite:
+    """A folder of packages; those of ours that are really installed are hidden behind it.
+
+    env: what a Python process needs to see the same, with a cache folder of its own.
+    """
+
+    folder: Path
+    env: dict[str, str]
+
+    def add(self, distribution: str, entries: Mapping[str, str] | bytes, version: str = "1.0", **modules: str) -> Path:
+        """A package with these entry points (names and targets, or a whole file) and modules; returns the file."""
+        info = self.folder / f"{distribution.replace('-', '_')}-{version}.dist-info"
+        info.mkdir()
+        if not isinstance(entries, bytes):
+            entries = "\n".join([f"[{GROUP}]", *(f"{name} = {entries[name]}" for name in entries)]).encode()
+        (info / "entry_points.txt").write_bytes(entries)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
+        for name, source in modules.items():
+            (self.folder / f"{name}.py").write_text(source)
+        importlib.invalidate_caches()
+        return info / "entry_points.txt"
+
+    def marking(self, source: str) -> tuple[Path, str]:
+        """A file that gets one letter whenever the module is imported, and the module's source that does it."""
+        mark = self.folder / f"mark-{uuid.uuid4().hex}"
+        return mark, f"with open({str(mark)!r}, 'a') as mark: mark.write('x')\n{source}"
+
+
+@pytest.fixture
+def fake_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSite]:
+    """An empty FakeSite that this process sees."""
+    folder, home = tmp_path / "site", tmp_path / "home"
+    folder.mkdir()
+    home.mkdir()
+    with_ours = [str(folder), os.environ.get("PYTHONPATH", "")]
+    caches = {"XDG_CACHE_HOME": str(home), "HOME": str(home), "LOCALAPPDATA": str(home)}
+    site = FakeSite(folder, {**os.environ, **caches, "PYTHONPATH": os.pathsep.join(filter(None, with_ours))})
+    for distribution in importlib.metadata.distributions():
+        if any(point.group == GROUP for point in distribution.entry_points):
+            site.add(distribution.metadata["Name"], b"", version="0")
+    monkeypatch.syspath_prepend(str(folder))
+    for name in ("PYTHONPATH", *caches):
+        monkeypatch.setenv(name, site.env[name])
+    yield site
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None) or "").startswith(str(folder)):
+            del sys.modules[name]
