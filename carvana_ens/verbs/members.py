@@ -27,7 +27,7 @@ from carvana_ens.project import (
 )
 from carvana_ens.registry import load_model
 from carvana_ens.types import Json, Say, Size, unsaid
-from carvana_ens.verbs.plugin_calls import calling
+from carvana_ens.verbs.plugin_calls import configured
 from carvana_ens.verbs.workspace import Workspace
 
 
@@ -145,8 +145,7 @@ def add_model(
         seed=seed,
         options=given,
     )
-    with calling(kind, config, "be configured so"):
-        kind(config)  # a combination that the model refuses is refused now
+    configured(kind, config)  # a combination that the model refuses is refused now
     add_member(project, config, folds)
     return config
 

@@ -18,6 +18,7 @@ from carvana_ens.files import digest, write_json
 from carvana_ens.model import Context, MemberConfig
 from carvana_ens.registry import Entry, check_models, list_models, load_model
 from carvana_ens.types import Json
+from carvana_ens.verbs.plugin_calls import calling, configured
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,9 @@ def describe(name: str) -> ModelDescription:
         PluginError: unknown or broken.
     """
     model, entry = load_model(name)
+    config = MemberConfig(name=entry.name, model=name)
+    with calling(model, config, "be described"):
+        parameters = configured(model, config).count_parameters()
     hints = inspect.get_annotations(model.Options, eval_str=False)
     for base in model.Options.__mro__:
         hints = {**inspect.get_annotations(base, eval_str=False), **hints}
@@ -97,7 +101,7 @@ def describe(name: str) -> ModelDescription:
         distribution=entry.distribution,
         version=entry.version,
         help=inspect.cleandoc(model.__doc__ or "").partition("\n\n")[0],
-        parameters=model(MemberConfig(name=entry.name, model=name)).count_parameters(),
+        parameters=parameters,
         trainable=model.trainable,
         output=model.output,
         context=model.context,

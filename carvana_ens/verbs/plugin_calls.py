@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from carvana_ens.errors import CarvanaEnsError, PluginError
+from carvana_ens.errors import CarvanaEnsError, PluginError, UsageError
 from carvana_ens.model import MemberConfig, Model
 
 
@@ -30,6 +30,20 @@ def calling(model: type[Model], config: MemberConfig, what: str) -> Iterator[Non
             name=config.model,
             reason=told,
         ) from error
+
+
+def configured(model: type[Model], config: MemberConfig) -> Model:
+    """The model of a member, with its options checked and nothing loaded yet.
+
+    Raises:
+        UsageError: an option that the model refuses; names the member.
+        PluginError: the plugin raised an exception that is not ours.
+    """
+    with calling(model, config, "be configured so"):
+        try:
+            return model(config)
+        except UsageError as error:
+            raise UsageError(f"member {config.name}: {error}") from error
 
 
 def _place(model: type[Model], error: Exception) -> str:

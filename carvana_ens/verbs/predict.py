@@ -19,7 +19,7 @@ from carvana_ens.store.remove import remove_store
 from carvana_ens.store.schema import PENDING, DType, Provenance, Seen
 from carvana_ens.store.writer import StoreWriter
 from carvana_ens.types import ProbabilityMap, Say, Track, unsaid, untracked
-from carvana_ens.verbs.plugin_calls import calling
+from carvana_ens.verbs.plugin_calls import calling, configured
 from carvana_ens.verbs.runs import recorded
 from carvana_ens.verbs.train import DONE, chosen_folds, read_done, task_digest, untrained_reason
 from carvana_ens.verbs.workspace import Workspace
@@ -207,11 +207,12 @@ def _predict_split(
 ) -> Predicted:
     project = workspace.project
     model, entry = load_model(config.model)
+    configured(model, config)  # refused before a store is made that would remember the settings
     path = project.store_path(config.name, split)
-    if fresh:
-        remove_store(path)
     provenance = _provenance(workspace, config, split, parts, seen, model, entry)
     sizes = [photos.size(image_id) for image_id in ids]
+    if fresh:
+        remove_store(path)  # after all that can be refused
     new = 0
     with StoreWriter(path, ids, sizes, provenance, dtype) as writer:
         todo = set(writer.missing())
@@ -237,8 +238,8 @@ def _maps(
         if not wanted:
             continue
         try:
+            models = [configured(model, config) for _ in part.checkpoints]
             with calling(model, config, "load its checkpoint"):
-                models = [model(config) for _ in part.checkpoints]
                 for instance, checkpoint in zip(models, part.checkpoints.values(), strict=True):
                     instance.load(checkpoint, device)
             groups = workspace.groups_of(part.ids)

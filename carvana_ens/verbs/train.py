@@ -15,7 +15,7 @@ from carvana_ens.model import FitResult, FitTask, MemberConfig, options_json
 from carvana_ens.project import IMPORTED, Project
 from carvana_ens.registry import load_model
 from carvana_ens.types import Json, Say, Track, unsaid, untracked
-from carvana_ens.verbs.plugin_calls import calling
+from carvana_ens.verbs.plugin_calls import calling, configured
 from carvana_ens.verbs.runs import recorded
 from carvana_ens.verbs.workspace import Workspace
 
@@ -110,7 +110,7 @@ def chosen_folds(config: MemberConfig, table: FoldTable, fold: int | None) -> ra
 def task_digest(workspace: Workspace, config: MemberConfig, table: FoldTable, fold: int) -> str:
     """sha256 of everything that decides a fold model: model, size, options, seed, fold table, photos."""
     model, _ = load_model(config.model)
-    options = options_json(model(config).options)  # defaults included: a changed default is another task
+    options = options_json(configured(model, config).options)  # defaults included: a changed default is another task
     size = config.size or model.size
     return digest(
         {
@@ -158,7 +158,7 @@ def _train_fold(
             report=lambda numbers: report(config.name, fold, numbers),
         )
         with calling(model, config, f"train fold {fold}"):
-            result = model(config).fit(fit)
+            result = configured(model, config).fit(fit)
         _check_result(config, fold, folder, result)
         run |= {"epochs": result.epochs, "dice": result.dice}
     write_json(

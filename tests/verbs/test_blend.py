@@ -249,5 +249,22 @@ def test_maps_of_other_photos_are_refused(three, oracle):
     assert str(three.store("bright-cut", "test")) in told
 
 
+def test_names_that_a_csv_must_quote_come_back(world, oracle):
+    world.run("init", world.cars)
+    codes = {}
+    for seed, image_id in enumerate(["a,b_01", 'say "hi"_02', "grüße_03", "with space_04", "img_05"]):
+        codes[image_id] = oracle.blurred(oracle.ellipse(image_id), 1, seed)
+        oracle.save_grey(world.root / "maps" / f"{image_id}.png", codes[image_id])
+        oracle.save_mask(world.root / "truth", image_id, oracle.ellipse(image_id))
+    world.did("import", "net", "--from", world.root / "maps", "--split", "test")
+    world.did("blend", "-o", world.root / "out.csv")
+    rows = oracle.read_rows(world.root / "out.csv")  # by Python's csv module
+    assert rows == {f"{i}.jpg": oracle.naive_rle(c >= 128) for i, c in sorted(codes.items())}
+    found = json.loads(world.run("evaluate", world.root / "out.csv", "--masks", world.root / "truth", "--json").out)
+    assert found["by_image"] == pytest.approx(
+        {i: oracle.naive_dice(c >= 128, oracle.ellipse(i)) for i, c in codes.items()}
+    )
+
+
 def test_no_members(project):
     assert "has no members" in project.do("blend", "-o", project.root / "x.csv").error

@@ -142,8 +142,9 @@ def test_one_fold_then_the_rest(learned, oracle):
     assert "4 maps predicted, 8 in all, 4 missing" in done.out
     table = json.loads((learned.cars / "folds" / "default.json").read_text())["assignment"]
     assert asked(learned) == [i for i in oracle.TRAIN if table[i[:3]] == 1]
-    told = learned.do("tune").error
-    assert str(learned.store("learned-cut", "oof")) in told
+    for words in (["tune"], ["blend", "--split", "oof", "-o", learned.root / "x.csv"]):
+        told = learned.do(*words).error
+        assert f"{learned.store('learned-cut', 'oof')} lacks 4 of 8 maps" in told
     done = learned.did("predict", "--split", "oof")
     assert "4 maps predicted, 8 in all\n" in done.out
     assert asked(learned) == [i for i in oracle.TRAIN if table[i[:3]] == 0]
@@ -278,6 +279,14 @@ def test_fresh_makes_the_maps_anew(cut):
     assert "--fresh" in told
     cut.did("predict", "--split", "test", "--fresh")
     assert near(open_store(cut.store("bright-cut", "test")).read("b22_01"), cut_codes(cut.test / "b22_01.jpg", 60))
+
+
+def test_fresh_removes_nothing_when_the_work_cannot_begin(cut):
+    cut.did("predict", "--split", "test")
+    before = open_store(cut.store("bright-cut", "test")).fingerprint()
+    (cut.test / "c9d_03.jpg").write_bytes(b"")
+    assert "c9d_03" in cut.do("predict", "--split", "test", "--fresh").error
+    assert open_store(cut.store("bright-cut", "test")).fingerprint() == before
 
 
 @pytest.mark.parametrize(
