@@ -1,0 +1,40 @@
+"""The plugin contract as plain functions: each takes a model class and its options, and raises PluginError.
+
+``for check in CHECKS: check(model_class, options)`` checks everything. Checks that predict fit a trainable model first,
+unless they are given a checkpoint.
+"""
+
+from __future__ import annotations
+
+from carvana_ens.testing.declared import check_class, check_config, check_import, check_options, check_parameters
+from carvana_ens.testing.fitted import check_fit, fit_drawn
+from carvana_ens.testing.predicted import check_answers, check_independence, check_predict_all, check_repeats
+
+CHECKS = (
+    check_class,
+    check_options,
+    check_config,
+    check_import,
+    check_parameters,
+    check_fit,
+    check_answers,
+    check_repeats,
+    check_independence,
+    check_predict_all,
+)
+"""All checks; where a later one builds on an earlier one, the earlier one has the plainer message."""
+
+__all__ = [
+    "CHECKS",
+    "check_answers",
+    "check_class",
+    "check_config",
+    "check_fit",
+    "check_import",
+    "check_independence",
+    "check_options",
+    "check_parameters",
+    "check_predict_all",
+    "check_repeats",
+    "fit_drawn",
+]
