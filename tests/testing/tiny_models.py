@@ -1,15 +1,18 @@
-"""Small models that keep the contract: one plain, one that is trained, one that sees groups, one of torch."""
+"""Small models that keep the contract, and what the first check says of one that does not."""
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from carvana_ens.errors import PluginError
 from carvana_ens.files import write_json
 from carvana_ens.model import FitResult, Model, option
+from carvana_ens.testing.checks import CHECKS, check_import
 from carvana_ens.types import Size
 
 
@@ -87,3 +90,24 @@ class Trained(Model):
 
     def count_parameters(self):
         return 1
+
+
+FAST = [check for check in CHECKS if check is not check_import]
+
+
+def first_fault(model_class, options=None):
+    """The first check that fails, and its line."""
+    for check in FAST:
+        try:
+            check(model_class, options or {})
+        except PluginError as error:
+            return check.__name__, str(error)
+    return None, ""
+
+
+def assert_fault(model_class, check, words, options=None):
+    found, line = first_fault(model_class, options)
+    assert found == check, line
+    assert re.search(words, line), line
+    assert line.startswith(f"model {model_class.__name__}: ")
+    assert "\n" not in line
