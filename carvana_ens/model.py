@@ -140,9 +140,18 @@ class NoOptions:
     """A model without options."""
 
 
-def option(default: Any, help: str) -> Any:
-    """A field of an options dataclass, with the line that ``carvana-ens models NAME`` shows for it."""
-    return field(default=default, metadata={"help": help})
+def option(default: Any, help: str, *, path: bool = False) -> Any:
+    """A field of an options dataclass, with the line that ``carvana-ens models NAME`` shows for it.
+
+    path: a text that may name a file; in ensemble.toml it is relative to that file, and the model is handed the
+    absolute path. A text that names no file is left as it is.
+    """
+    return field(default=default, metadata={"help": help, "path": path})
+
+
+def path_options(cls: type) -> list[str]:
+    """Names of the options of a dataclass that were declared with ``path=True``."""
+    return [f.name for f in dataclasses.fields(cls) if f.metadata.get("path", False)]
 
 
 class Model:

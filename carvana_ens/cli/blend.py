@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from carvana_ens.cli.common import FILE, FOLDER, json_option, open_project, show_json, threads_option, track
+from carvana_ens.cli.common import FILE, FOLDER, json_option, open_project, say, show_json, threads_option, track
 
 
 @click.command(short_help="Blend maps into a submission.")
@@ -52,6 +52,7 @@ def command(
         masks=masks,
         sample_submission=sample_submission,
         threads=threads,
+        say=say,
         track=track,
     )
     if as_json:

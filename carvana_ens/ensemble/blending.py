@@ -10,10 +10,10 @@ import numpy as np
 
 from carvana_ens.core.blend import blend_bits, stack_codes
 from carvana_ens.core.rle import bits_mask, rle_encode_bits_bytes
-from carvana_ens.core.weights import cut_sum, integer_weights, parse_threshold, parse_weights
+from carvana_ens.core.weights import MAX_WEIGHT_SUM, cut_sum, integer_weights, parse_threshold, parse_weights
 from carvana_ens.errors import StoreError, UsageError
 from carvana_ens.store.store import ProbabilityStore
-from carvana_ens.types import Bits, Mask, Size
+from carvana_ens.types import Bits, Mask, Say, Size, unsaid
 
 
 def check_alike(stores: Sequence[ProbabilityStore]) -> None:
@@ -41,10 +41,12 @@ def check_alike(stores: Sequence[ProbabilityStore]) -> None:
                 )
 
 
-def exact_weights(names: Sequence[str], weights: str | Mapping[str, Fraction | int | str]) -> dict[str, int]:
+def exact_weights(
+    names: Sequence[str], weights: str | Mapping[str, Fraction | int | str], say: Say = unsaid
+) -> dict[str, int]:
     """Integer weights by member, coprime, without the members of weight zero.
 
-    weights: "equal", "a=2,b=1", or a mapping.
+    weights: "equal", "a=2,b=1", or a mapping. say: told of a weight so small beside the others that it becomes zero.
 
     Raises:
         UsageError: not a weight, an unknown member, or all weights are zero.
@@ -60,7 +62,11 @@ def exact_weights(names: Sequence[str], weights: str | Mapping[str, Fraction | i
             near = difflib.get_close_matches(name, names, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names)}"
             raise UsageError(f"member {name!r} in the weights is unknown: {hint}")
-    return {name: weight for name, weight in integer_weights(given).items() if weight > 0}
+    exact = integer_weights(given)
+    for name, weight in given.items():
+        if weight > 0 and exact[name] == 0:
+            say(f"warning: the weight of {name} is under 1/{MAX_WEIGHT_SUM} of the sum and counts as 0")
+    return {name: weight for name, weight in exact.items() if weight > 0}
 
 
 class Blend:

@@ -16,7 +16,7 @@ from carvana_ens.output.masks import write_mask
 from carvana_ens.output.submission import check_names, check_suffix, sample_names, write_submission
 from carvana_ens.project import Project
 from carvana_ens.store.store import ProbabilityStore, open_store
-from carvana_ens.types import Track, untracked
+from carvana_ens.types import Say, Track, unsaid, untracked
 from carvana_ens.verbs.runs import recorded
 
 TUNED = "tuned"
@@ -32,7 +32,13 @@ class Blended:
     threshold: str
 
 
-def open_blend(project: Project, weights: str = "equal", threshold: str | None = None, split: str = "test") -> Blend:
+def open_blend(
+    project: Project,
+    weights: str = "equal",
+    threshold: str | None = None,
+    split: str = "test",
+    say: Say = unsaid,
+) -> Blend:
     """The blend of a project's stores.
 
     weights: "equal" (every member), "tuned", or "name=w,...". threshold: "tuned" or a number; None: tuned with tuned
@@ -48,7 +54,7 @@ def open_blend(project: Project, weights: str = "equal", threshold: str | None =
         threshold = TUNED if weights == TUNED else "0.5"
     if threshold != TUNED:
         parse_threshold(threshold)  # refused before any store is opened, as weights are
-    chosen = {} if weights == TUNED else exact_weights(list(project.members), weights)
+    chosen = {} if weights == TUNED else exact_weights(list(project.members), weights, say)
     if TUNED in (weights, threshold):
         tuning = read_tuning(project.tuning_file)
         check_members(project.tuning_file, tuning, project.members)
@@ -83,6 +89,7 @@ def blend(
     masks: Path | None = None,
     sample_submission: Path | None = None,
     threads: int | None = None,
+    say: Say = unsaid,
     track: Track = untracked,
 ) -> Blended:
     """Writes the blend as a submission (``.csv`` or ``.csv.gz``), and as PNG masks into the folder ``masks``.
@@ -98,7 +105,7 @@ def blend(
         raise UsageError("blend has nothing to write: name a submission with -o FILE, or a folder with --masks DIR")
     if output is not None:
         check_suffix(output)
-    combined = open_blend(project, weights, threshold, split)
+    combined = open_blend(project, weights, threshold, split, say)
     if sample_submission is not None:
         check_names(combined.ids, sample_names(sample_submission))
 

@@ -14,7 +14,7 @@ from carvana_ens.data.images import ImageFolder
 from carvana_ens.data.masks import open_masks
 from carvana_ens.errors import DataError, UsageError
 from carvana_ens.files import sha256_file
-from carvana_ens.model import TTA, MemberConfig, parse_options
+from carvana_ens.model import TTA, MemberConfig, parse_options, path_options
 from carvana_ens.project import (
     IMPORTED,
     DataConfig,
@@ -116,6 +116,9 @@ def add_model(
     if options:
         parsed = parse_options(kind.Options, options)
         given = {key: getattr(parsed, key) for key in options}
+        for key in path_options(kind.Options):
+            if given.get(key) and Path(given[key]).is_file():
+                given[key] = _relative(Path(given[key]), project.root)
     if folds is not None:
         if not kind.trainable or checkpoint is not None:
             reason = f"model {model} is not trained" if checkpoint is None else "a --checkpoint is not trained again"
@@ -145,7 +148,7 @@ def add_model(
         seed=seed,
         options=given,
     )
-    configured(kind, config)  # a combination that the model refuses is refused now
+    configured(kind, config, project.root)  # a combination that the model refuses is refused now
     add_member(project, config, folds)
     return config
 

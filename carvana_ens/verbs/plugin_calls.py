@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from carvana_ens.errors import CarvanaEnsError, PluginError, UsageError
-from carvana_ens.model import MemberConfig, Model
+from carvana_ens.model import MemberConfig, Model, path_options
 
 
 @contextmanager
@@ -32,13 +34,22 @@ def calling(model: type[Model], config: MemberConfig, what: str) -> Iterator[Non
         ) from error
 
 
-def configured(model: type[Model], config: MemberConfig) -> Model:
+def configured(model: type[Model], config: MemberConfig, root: Path | None = None) -> Model:
     """The model of a member, with its options checked and nothing loaded yet.
+
+    root: the project's folder, where options that name a file are looked up; None leaves them as they are.
 
     Raises:
         UsageError: an option that the model refuses; names the member.
         PluginError: the plugin raised an exception that is not ours.
     """
+    if root is not None:
+        files = {
+            name: str((root / config.options[name]).absolute())
+            for name in path_options(model.Options)
+            if config.options.get(name) and (root / str(config.options[name])).is_file()
+        }
+        config = dataclasses.replace(config, options={**config.options, **files})
     with calling(model, config, "be configured so"):
         try:
             return model(config)

@@ -238,7 +238,7 @@ def _maps(
         if not wanted:
             continue
         try:
-            models = [configured(model, config) for _ in part.checkpoints]
+            models = [configured(model, config, workspace.project.root) for _ in part.checkpoints]
             with calling(model, config, "load its checkpoint"):
                 for instance, checkpoint in zip(models, part.checkpoints.values(), strict=True):
                     instance.load(checkpoint, device)

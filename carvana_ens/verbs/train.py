@@ -158,7 +158,7 @@ def _train_fold(
             report=lambda numbers: report(config.name, fold, numbers),
         )
         with calling(model, config, f"train fold {fold}"):
-            result = configured(model, config).fit(fit)
+            result = configured(model, config, project.root).fit(fit)
         _check_result(config, fold, folder, result)
         run |= {"epochs": result.epochs, "dice": result.dice}
     write_json(

@@ -31,6 +31,7 @@ class TimmUnetOptions(TorchOptions):
     encoder_weights: str = option(
         "",
         f'weights that training starts from: none, "{HUB}" (timm\'s own, online), or a .safetensors or .pth file',
+        path=True,
     )
     decoder_channels: str = option("96,64,32,16,8", "widths of the decoder, one a doubling of the grid, coarse to fine")
     dropout: float = option(0.0, "part of the decoder's last channels that training drops, whole channels at a time")

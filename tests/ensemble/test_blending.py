@@ -107,3 +107,11 @@ def test_stores_that_differ_are_named(store):
         Blend({"sized": store("sized", sized), "plain": plain})
     with pytest.raises(UsageError, match="at least one member"):
         Blend({})
+
+
+def test_a_weight_too_small_for_its_share_is_said_to_count_as_nothing():
+    said = []
+    assert exact_weights(["a", "b"], "a=1000000,b=1", said.append) == {"a": 1}
+    assert said == ["warning: the weight of b is under 1/65536 of the sum and counts as 0"]
+    assert exact_weights(["a", "b"], "a=65535,b=1", said.append) == {"a": 65535, "b": 1}
+    assert len(said) == 1
