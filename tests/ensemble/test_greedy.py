@@ -16,6 +16,7 @@ from carvana_ens.ensemble.greedy import (
     mean_curves,
 )
 from carvana_ens.errors import CarvanaEnsError, DataError, StoreError
+from carvana_ens.types import Size
 
 IDS = ("a_1", "a_2", "b_1", "b_2", "b_3")
 
@@ -105,6 +106,31 @@ def test_of_equals_the_member_that_is_in_already(store, members, truth):
     assert len(found.path) == 1 + PATIENCE  # nothing was gained after the first round
     worse_first = [store("worse", members["poor"]), copies[0], copies[1]]
     assert greedy_selection(worse_first, IDS, lambda i, _: truth[i], rounds=1).weights == (0, 1, 0)
+
+
+class Memory:
+    """The maps of a member as a store gives them, from memory."""
+
+    def __init__(self, maps):
+        self.maps, self.ids = maps, tuple(maps)
+        self.sizes = tuple(Size(*codes.shape) for codes in maps.values())
+        self.index = {image_id: number for number, image_id in enumerate(maps)}
+
+    def read(self, image_id):
+        return self.maps[image_id]
+
+
+@pytest.mark.parametrize("seed", [3, 9, 10, 31, 36, 38, 44, 45])  # where another rule for ties ends elsewhere
+def test_coarse_maps_with_many_equals_take_the_same_path(seed):
+    """Few pixels and levels: blends tie often, so that the rules for ties decide the path."""
+    rng = np.random.default_rng(seed)
+    truth = {image_id: rng.random((1, 16)) < 0.5 for image_id in "ab"}
+    levels = np.array([0, 60, 100, 140, 255], np.uint8)
+    members = [{i: levels[np.clip(rng.integers(-1, 4, (1, 16)) + 2 * truth[i], 0, 4)] for i in "ab"} for _ in range(4)]
+    found = greedy_selection([Memory(maps) for maps in members], "ab", lambda i, _: truth[i], rounds=6)
+    weights, path = naive_greedy(members, truth, 6)
+    assert found.weights == weights
+    assert found.path == pytest.approx(path, abs=1e-9)
 
 
 def test_the_best_prefix_is_kept(store, members, truth):
