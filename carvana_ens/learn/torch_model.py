@@ -35,7 +35,7 @@ class TorchModel(Model):
     trainable: ClassVar[bool] = True
     size: ClassVar[Size | None] = Size(640, 960)
     batch_size: ClassVar[int] = 4
-    divisor: ClassVar[int] = 32
+    divisor: int = 32
 
     options: TorchOptions
 
