@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,8 +21,21 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
 ANY_PATH = click.Path(path_type=Path)
 
+
+def _known_device(ctx: click.Context, param: click.Parameter, value: str) -> str:  # noqa: ARG001
+    """Refuses a device that no framework has, also where no model would ask for it."""
+    if re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]+)?", value) is None:
+        raise click.BadParameter(f"{value!r} is none of auto, cpu, cuda, cuda:N, mps")
+    return value
+
+
 device_option = click.option(
-    "--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps", help="Where networks run."
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="auto|cpu|cuda|mps",
+    callback=_known_device,
+    help="Where networks run.",
 )
 threads_option = click.option(
     "--threads", type=click.IntRange(1, 1024), default=None, help="Threads.  [default: the processors there are]"

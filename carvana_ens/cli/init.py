@@ -45,8 +45,6 @@ def command(
     from carvana_ens.project import DataConfig, FoldsConfig
     from carvana_ens.verbs.members import init
 
-    if holdout is not None and folds is None:
-        folds = 1
     data = DataConfig(images=images, masks=masks, test=test, group=group, categories=categories)
     done = init(folder, data, FoldsConfig(folds, holdout, seed), say=say)
     for line in done.lines:

@@ -306,6 +306,8 @@ def test_fresh_removes_nothing_when_the_work_cannot_begin(cut):
         (["--dtype", "float32"], "--dtype"),
         (["bright-cat"], "did you mean 'bright-cut'?"),
         (["--devise", "cpu"], "--devise"),
+        (["--device", "gpu"], "'gpu'"),
+        (["--device", "cuda:"], "'cuda:'"),
     ],
 )
 def test_what_cannot_be_meant(cut, monkeypatch, words, told):
