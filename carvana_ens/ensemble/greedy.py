@@ -69,11 +69,14 @@ def common_ids(stores: Sequence[ProbabilityStore]) -> list[str]:
 
 
 def best_level(curve: Curve) -> int:
-    """The level k (threshold k/S) of the greatest score; of equals the one nearest to S/2, then the lower."""
+    """The level k (threshold k/S) of the greatest score; of equals the one nearest to S/2, then the upper.
+
+    A flat curve so gives 128/255, which cuts codes as 0.5 does.
+    """
     rounded = np.round(curve, DIGITS)
     levels = np.flatnonzero(rounded == rounded.max()) + 1
-    distance = np.abs(2 * levels - len(curve))
-    return int(levels[np.argmin(distance)])
+    levels = levels[::-1]
+    return int(levels[np.argmin(np.abs(2 * levels - len(curve)))])
 
 
 def best_score(curve: Curve) -> float:

@@ -1,14 +1,19 @@
-"""Random changes of photo and mask together: flip, shift, size, light, and the object's paint."""
+"""Random changes of photo and mask together: flip, shift, size, light, and the object's paint.
+
+The changes are drawn here, so that each is a function of seed, epoch and photo; torchvision v2 makes them.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as transforms
 
 from carvana_ens.learn.recipe import TorchOptions
 
@@ -59,35 +64,44 @@ def augment(images: Tensor, masks: Tensor, changes: Sequence[Change]) -> tuple[T
         Images and masks of the same shapes and ranges. What a shift brings in from outside is the photo mirrored at
         its border.
     """
-    images = torch.stack([_repaint(i, m, c) for i, m, c in zip(images, masks, changes, strict=True)])
-    warped = _warp(torch.cat([images, masks], 1), changes)
-    return _light(warped[:, :3], changes), warped[:, 3:]
+    changed = [_changed(i, m, c) for i, m, c in zip(images, masks, changes, strict=True)]
+    return torch.stack([image for image, _ in changed]), torch.stack([mask for _, mask in changed])
 
 
-def _repaint(image: Tensor, mask: Tensor, change: Change) -> Tensor:
-    if change.paint is None:
-        return image
-    *colour, opacity = change.paint
-    return image + mask * opacity * (image.new_tensor(colour).view(3, 1, 1) - image)
+def _changed(image: Tensor, mask: Tensor, change: Change) -> tuple[Tensor, Tensor]:
+    if change.paint is not None:
+        *colour, opacity = change.paint
+        image = image + mask * opacity * (image.new_tensor(colour).view(3, 1, 1) - image)
+    # One warp of four channels: torchvision would cut a mask of its own kind back to whole pixels.
+    layers = torch.cat([image, mask])
+    if change.flip < 0:
+        layers = transforms.horizontal_flip_image(layers)
+    layers = _warped(layers, change)
+    image = transforms.adjust_contrast_image(layers[:3], change.contrast)
+    return transforms.adjust_brightness_image(image, change.brightness), layers[3:]
 
 
-def _warp(layers: Tensor, changes: Sequence[Change]) -> Tensor:
-    rows = []
-    for change in changes:  # maps output coordinates in [-1, 1] to where they come from
-        down, right = change.shift
-        rows.append(
-            [
-                [change.flip / change.zoom, 0, -2 * right / change.zoom * change.flip],
-                [0, 1 / change.zoom, -2 * down / change.zoom],
-            ]
-        )
-    theta = torch.tensor(rows, dtype=layers.dtype, device=layers.device)
-    grid = functional.affine_grid(theta, list(layers.shape), align_corners=False)
-    return functional.grid_sample(layers, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-
-
-def _light(images: Tensor, changes: Sequence[Change]) -> Tensor:
-    brightness = images.new_tensor([c.brightness for c in changes]).view(-1, 1, 1, 1)
-    contrast = images.new_tensor([c.contrast for c in changes]).view(-1, 1, 1, 1)
-    mean = images.mean((1, 2, 3), keepdim=True)
-    return ((images - mean) * contrast + mean).mul(brightness).clamp(0, 1)
+def _warped(layers: Tensor, change: Change) -> Tensor:
+    """Zoom about the middle, then shift. torchvision fills what comes in from outside with one colour, so the photo
+    is first mirrored as far out as the change reaches.
+    """
+    if (change.zoom, *change.shift) == (1.0, 0.0, 0.0):
+        return layers
+    height, width = layers.shape[1:]
+    down, right = (part * side for part, side in zip(change.shift, (height, width), strict=True))
+    margins = [
+        min(math.ceil((side / 2 + abs(offset)) / change.zoom - side / 2) + 2, side)
+        for side, offset in ((height, down), (width, right))
+    ]
+    above, beside = (max(margin, 0) for margin in margins)
+    wide = transforms.pad_image(layers, [beside, above], padding_mode="symmetric")
+    moved = transforms.affine_image(
+        wide,
+        angle=0.0,
+        translate=[right, down],
+        scale=change.zoom,
+        shear=[0.0, 0.0],
+        interpolation=InterpolationMode.BILINEAR,
+    )
+    cropped: Tensor = transforms.center_crop_image(moved, [height, width])
+    return cropped

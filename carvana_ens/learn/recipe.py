@@ -22,8 +22,8 @@ class TorchOptions:
     """
 
     epochs: int = option(40, "passes over the training photos")
-    batch_size: int = option(4, "photos per training step")
-    rate: float = option(1e-3, "peak learning rate of the one-cycle schedule")
+    batch_size: int = option(2, "photos per training step")
+    rate: float = option(3e-3, "peak learning rate of the one-cycle schedule")
     weight_decay: float = option(1e-2, "AdamW's weight decay; biases and normalisation layers get none")
     patience: int = option(0, "stop after so many validations without a better Dice; 0 runs every epoch")
     valid_every: int = option(1, "validate after every so many epochs, and after the last")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -84,7 +85,7 @@ class Project:
         paths = {}
         for key in ("images", "masks", "test"):
             if key in table:
-                paths[key] = self.root / _text(self.file, f"data.{key}", table[key])
+                paths[key] = Path(os.path.normpath(self.root / _text(self.file, f"data.{key}", table[key])))
         group = table.get("group")
         categories = table.get("categories", [])
         if not isinstance(categories, list):

@@ -1,4 +1,4 @@
-"""One writer a store: a lock of the operating system, which ends with the process that holds it."""
+"""One writer a store or checkpoint folder: a lock of the operating system, which ends with its process."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from carvana_ens.files import write_json
 
 
 class WriterLock:
-    """Held while a store is written; ``<store>.writer.json`` beside it says by whom.
+    """Held while a folder is written; ``<folder>.writer.json`` beside it says by whom.
 
-    The lock itself (``<store>.lock``) is the operating system's, so a killed writer leaves none behind; the note may
+    The lock itself (``<folder>.lock``) is the operating system's, so a killed writer leaves none behind; the note may
     be left behind and means nothing without the lock.
     """
 
-    def __init__(self, store: Path) -> None:
-        self._store = store
-        self._note = store.with_name(f"{store.name}.writer.json")
-        store.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(store.with_name(f"{store.name}.lock"), timeout=0)
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._note = folder.with_name(f"{folder.name}.writer.json")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(folder.with_name(f"{folder.name}.lock"), timeout=0)
 
     def __enter__(self) -> WriterLock:
         try:
             self._lock.acquire()
         except Timeout:
-            raise StoreError(f"{self._store} is being written by {self._holder()}: wait for it or stop it") from None
+            raise StoreError(f"{self._folder} is being written by {self._holder()}: wait for it or stop it") from None
         write_json(
             self._note,
             {"host": socket.gethostname(), "pid": os.getpid(), "time": datetime.now(UTC).isoformat(timespec="seconds")},

@@ -14,6 +14,7 @@ from carvana_ens.files import digest, sha256_file, write_json
 from carvana_ens.model import FitResult, FitTask, MemberConfig, options_json
 from carvana_ens.project import IMPORTED, Project
 from carvana_ens.registry import load_model
+from carvana_ens.store.lock import WriterLock
 from carvana_ens.types import Json, Say, Track, unsaid, untracked
 from carvana_ens.verbs.plugin_calls import calling, configured
 from carvana_ens.verbs.runs import recorded
@@ -128,8 +129,22 @@ def task_digest(workspace: Workspace, config: MemberConfig, table: FoldTable, fo
 def _train_fold(
     workspace: Workspace, config: MemberConfig, table: FoldTable, fold: int, device: str, fresh: bool, report: Report
 ) -> Trained:
+    folder = workspace.project.checkpoint_folder(config, fold)
+    with WriterLock(folder):
+        return _train_locked(workspace, config, table, fold, folder, device, fresh, report)
+
+
+def _train_locked(
+    workspace: Workspace,
+    config: MemberConfig,
+    table: FoldTable,
+    fold: int,
+    folder: Path,
+    device: str,
+    fresh: bool,
+    report: Report,
+) -> Trained:
     project = workspace.project
-    folder = project.checkpoint_folder(config, fold)
     task = task_digest(workspace, config, table, fold)
     done = folder / DONE
     if done.is_file() and not fresh:

@@ -154,11 +154,11 @@ def test_uint16_maps_have_their_own_thresholds(store, truth, members):
 @pytest.mark.parametrize(
     ("curve", "level"),
     [
-        ([0.1, 0.9, 0.9, 0.9, 0.2], 2),  # 2 / 5 and 3 / 5 are as near to the half: the lower
+        ([0.1, 0.9, 0.9, 0.9, 0.2], 3),  # 2 / 5 and 3 / 5 are as near to the half: the upper
         ([0.9, 0.1, 0.1, 0.1, 0.9, 0.1, 0.1, 0.1], 5),
-        ([0.9, 0.1, 0.9, 0.1], 1),
+        ([0.9, 0.1, 0.9, 0.1], 3),
         ([0.1, 0.1, 0.9, 0.9], 3),
-        ([0.5] * 255, 127),
+        ([0.5] * 255, 128),
         ([0.2, 0.2 + 1e-12, 0.1, 0.1], 2),  # float noise is no gain
         ([0.0, 0.0, 0.0, 1.0], 4),
     ],

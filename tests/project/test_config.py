@@ -69,7 +69,7 @@ imported = true
 """
     project = Project(write(tmp_path, text))
     assert project.data == DataConfig(
-        tmp_path / "../photos", Path("/abs/masks.csv"), tmp_path / "test", r"(.*)_\d+", ("car", "wheel")
+        tmp_path.parent / "photos", Path("/abs/masks.csv"), tmp_path / "test", r"(.*)_\d+", ("car", "wheel")
     )
     assert project.folds == {"default": FoldsConfig(3, None, 4), "once": FoldsConfig(1, 0.2)}
     options = {"epochs": 3, "name": "x", "rate": 0.5, "flag": False}

@@ -8,6 +8,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from carvana_ens.store.lock import WriterLock
+
 
 @pytest.fixture
 def learned(project):
@@ -181,3 +183,11 @@ def test_training_needs_photos_and_masks(world):
     world.run("init", world.cars, "--images", world.images)
     world.did("add-model", "learned-cut")
     assert "data.masks" in world.do("train").error
+
+
+def test_two_trainings_of_one_fold_are_kept_apart(learned):
+    with WriterLock(learned.cars / "checkpoints" / "learned-cut" / "fold0"):
+        done = learned.do("train", "learned-cut", "--fold", "0")
+    assert done.code == 1
+    assert "is being written by process" in done.error
+    assert learned.do("train", "learned-cut", "--fold", "0").code == 0
