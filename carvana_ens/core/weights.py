@@ -73,6 +73,18 @@ def parse_threshold(value: str | Fraction | float) -> Fraction:
     return threshold
 
 
+def threshold_text(threshold: Fraction) -> str:
+    """A threshold as people write it, and as ``parse_threshold`` reads it back: 0.5, 128/255, 32768/65535 or 1/3."""
+    decimal = f"{float(threshold):.6g}"
+    if Fraction(decimal) == threshold:
+        return decimal
+    for full_scale in (255, 65535):
+        level = threshold * full_scale
+        if level.denominator == 1:
+            return f"{level.numerator}/{full_scale}"
+    return str(threshold)
+
+
 def cut_sum(threshold: Fraction, full_scale: int, weight_sum: int) -> int:
     """ceil(t S W): a pixel is foreground when its weighted sum of codes is at least this."""
     return math.ceil(threshold * full_scale * weight_sum)

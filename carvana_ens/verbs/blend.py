@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from carvana_ens.core.rle import bits_mask, rle_encode_bits_bytes
-from carvana_ens.core.weights import parse_threshold
+from carvana_ens.core.weights import parse_threshold, threshold_text
 from carvana_ens.engine import default_threads, ordered_map
 from carvana_ens.ensemble.blending import Blend, exact_weights
 from carvana_ens.ensemble.tuning import check_fresh, check_members, read_tuning
@@ -117,9 +117,9 @@ def blend(
         return image_id, rle_encode_bits_bytes(bits, size.height * size.width)
 
     rows: Iterator[tuple[str, bytes]] = ordered_map(one, combined.ids, threads or default_threads())
-    facts = {"weights": combined.weights, "threshold": str(combined.threshold), "split": split}
+    facts = {"weights": combined.weights, "threshold": threshold_text(combined.threshold), "split": split}
     with recorded(project, "blend", **facts) as run:
         tracked = track(rows, len(combined.ids), "blend")
         images = write_submission(output, tracked) if output is not None else sum(1 for _ in tracked)
         run |= {"images": images}
-    return Blended(output, images, combined.weights, str(combined.threshold))
+    return Blended(output, images, combined.weights, threshold_text(combined.threshold))

@@ -21,7 +21,7 @@ from carvana_ens.verbs.train import Report, unreported
 CARS, VIEWS, SIZE = 9, 8, Size(320, 480)
 FOLDS = 2
 MEMBERS: tuple[tuple[str, Size | None, dict[str, str]], ...] = (
-    ("timm-unet", Size(160, 224), {"epochs": "14"}),
+    ("timm-unet", Size(160, 224), {"epochs": "18"}),
     ("unet-gray", Size(80, 112), {"epochs": "14"}),
     ("difference", None, {}),
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from carvana_ens.core.weights import threshold_text
 from carvana_ens.data.images import ImageFolder
 from carvana_ens.ensemble.blending import Blend
 from carvana_ens.errors import UsageError
@@ -66,7 +67,7 @@ def show(
                 truth=None if truth is None else truth.read(image_id, blend.size(image_id)),
                 members=[(name, _probabilities(store, image_id)) for name, store in stores.items()],
                 blend=blend.mask(image_id),
-                blend_title=f"blend at {blend.threshold}",
+                blend_title=f"blend at {threshold_text(blend.threshold)}",
             )
             for image_id in track(ids, len(ids), "show")
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 from carvana_ens.ensemble.greedy import best_level, best_score, common_ids, greedy_selection, mean_curves
@@ -69,7 +68,7 @@ def tune(
         level = best_level(curve)
         tuning = Tuning(
             weights=dict(zip(names, weights, strict=True)),
-            threshold=str(Fraction(level, len(curve))),
+            threshold=f"{level}/{len(curve)}",
             images=len(ids),
             scores={
                 "tuned": best_score(curve),

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carvana_ens.core.weights import MAX_WEIGHT_SUM, cut_sum, integer_weights, parse_threshold, parse_weights
+from carvana_ens.core.weights import (
+    MAX_WEIGHT_SUM,
+    cut_sum,
+    integer_weights,
+    parse_threshold,
+    parse_weights,
+    threshold_text,
+)
 from carvana_ens.errors import UsageError
 
 POSITIVE = st.fractions(min_value=0, max_value=1000, max_denominator=10**6)
@@ -135,3 +142,19 @@ def test_the_cut_is_the_least_sum_on_or_over_the_threshold(threshold, full_scale
     cut = cut_sum(parse_threshold(str(threshold)), full_scale, weight_sum)
     exact = Decimal(full_scale * weight_sum) * threshold
     assert cut - 1 < exact <= cut
+
+
+@pytest.mark.parametrize(
+    ("threshold", "text"),
+    [
+        ("1/2", "0.5"),
+        ("210/255", "210/255"),
+        ("51/255", "0.2"),
+        ("32768/65535", "32768/65535"),
+        ("1/7", "1/7"),
+        ("1", "1"),
+    ],
+)
+def test_a_threshold_is_shown_as_people_write_it_and_reads_back(threshold, text):
+    assert threshold_text(Fraction(threshold)) == text
+    assert parse_threshold(text) == Fraction(threshold)

@@ -13,12 +13,12 @@ IDS = ("a_01", "a_02", "b_01", "007")
 SIZES = (Size(30, 41), Size(30, 41), Size(25, 40), Size(1, 1))
 
 
-@pytest.fixture()
+@pytest.fixture
 def provenance() -> Provenance:
     return Provenance(member={"name": "m", "model": "x"}, split="test", seen="none")
 
 
-@pytest.fixture()
+@pytest.fixture
 def codes() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     maps = {i: rng.integers(0, 256, size, dtype=np.uint8) for i, size in zip(IDS, SIZES, strict=True)}
@@ -26,7 +26,7 @@ def codes() -> dict[str, np.ndarray]:
     return maps
 
 
-@pytest.fixture()
+@pytest.fixture
 def stored(tmp_path: Path, provenance: Provenance, codes: dict[str, np.ndarray]) -> Path:
     path = tmp_path / "m" / "test.zarr"
     with StoreWriter(path, IDS, SIZES, provenance) as writer:

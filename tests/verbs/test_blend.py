@@ -85,13 +85,13 @@ def test_gz_holds_the_same_text_and_is_the_same_again(three, text):
 
 def test_what_was_done_is_said(three):
     done = three.did("blend", "--weights", "a_net=4,b_net=2,c_net=0", "--threshold", "0.25", "-o", three.root / "o.csv")
-    assert done.out == f"wrote {three.root / 'o.csv'}: 6 images, weights a_net 2, b_net 1, threshold 1/4\n"
+    assert done.out == f"wrote {three.root / 'o.csv'}: 6 images, weights a_net 2, b_net 1, threshold 0.25\n"
     document = json.loads(three.did("blend", "--json", "-o", three.root / "o.csv").out)
     assert document == {
         "path": str(three.root / "o.csv"),
         "images": 6,
         "weights": {"b_net": 1, "a_net": 1, "c_net": 1},
-        "threshold": "1/2",
+        "threshold": "0.5",
     }
 
 
