@@ -122,6 +122,8 @@ def rle_rows(path: Path) -> Iterator[tuple[str, str]]:
                 yield _row_id(fields[0], number, path), fields[1]
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is no UTF-8 text: {error}; save it as UTF-8") from error
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is not there: name a file with the header img,rle_mask") from error
     except (OSError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         raise DataError(f"{path} cannot be read: {error}; is the file whole?") from error
 

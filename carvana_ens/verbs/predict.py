@@ -75,8 +75,7 @@ def predict(
     results = []
     for config in project.select(members):
         if config.model == IMPORTED:
-            if members:
-                say(f"{config.name}: nothing to predict (its maps were imported)")
+            say(f"{config.name}: nothing to predict (its maps were imported)")
             continue
         for name in splits:
             if name == "oof":

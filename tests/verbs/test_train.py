@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import PIL.Image
@@ -154,9 +155,12 @@ def test_what_a_model_answers_from_fit_is_checked(project, soft, told):
     assert not (checkpoint(project, 0, "bad-fit").parent / "done.json").exists()
 
 
-def test_where_a_plugin_raised_is_told(project, site):
+def test_where_a_plugin_raised_is_told(project):
     project.did("add-model", "bad-fit", "--set", "soft=4")
-    assert f"{site / 'numpy_models.py'}, line " in project.do("train").error
+    # the module may have been imported from the copy that another folder of tests made
+    assert re.search(
+        r"ZeroDivisionError: division by zero \(/.*/numpy_models\.py, line \d+\)", project.do("train").error
+    )
 
 
 def test_fresh_removes_what_a_model_left_in_folders(learned):
