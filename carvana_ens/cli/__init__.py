@@ -33,6 +33,10 @@ def main(arguments: list[str] | None = None) -> None:
     except click.ClickException as error:
         code = _show(error)
     except (click.Abort, KeyboardInterrupt):
+        import logging
+
+        # zarr's own reads are cut short by the stop; asyncio would complain of them when Python ends
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         click.echo("stopped: what is finished is kept; the same command goes on from there", err=True)
         code = STOPPED
     except BrokenPipeError:

@@ -6,6 +6,7 @@ import shutil
 import threading
 import uuid
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,6 +20,9 @@ from carvana_ens.store.lock import WriterLock
 from carvana_ens.store.schema import DONE, DONE_CHUNK, FULL_SCALE, DType, Provenance, attributes
 from carvana_ens.store.store import ProbabilityStore, checksum
 from carvana_ens.types import Codes, ProbabilityMap, Size
+
+HANDS = 2
+"""Threads that a writer compresses and writes with."""
 
 
 def quantise(values: ProbabilityMap, dtype: DType) -> Codes:
@@ -52,6 +56,7 @@ class StoreWriter:
         self._ids, self._sizes, self._provenance, self._dtype = tuple(ids), tuple(sizes), provenance, dtype
         self._lock = WriterLock(path)
         self._writing = threading.Lock()
+        self._hands = ThreadPoolExecutor(HANDS, "store-writer")
 
     def __enter__(self) -> StoreWriter:
         """Takes the lock, and makes or continues the store.
@@ -72,6 +77,7 @@ class StoreWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._hands.shutdown(wait=True)
         self._lock.__exit__(kind, error, trace)
 
     def _open(self) -> None:
@@ -126,6 +132,10 @@ class StoreWriter:
         if size != self._shape[1:]:
             padded = np.zeros(self._shape[1:], dtype=codes.dtype)
             padded[: size.height, : size.width] = codes
+        # In a thread of its own, so that Ctrl-C reaches the caller between two images and never tears one in half.
+        self._hands.submit(self._put, number, padded, codes).result()
+
+    def _put(self, number: int, padded: Codes, codes: Codes) -> None:
         self._prob[number] = padded
         with self._writing:
             self._records[number] = DONE | np.uint64(checksum(codes))
