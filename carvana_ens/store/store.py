@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from carvana_ens.errors import StoreError
 from carvana_ens.files import digest
+from carvana_ens.store.place import Place, place_of
 from carvana_ens.store.schema import FULL_SCALE, DType, Provenance, check_arrays, check_attributes, ids_digest
 from carvana_ens.types import Codes, Size
 
@@ -38,25 +39,26 @@ class ProbabilityStore:
     probability 1. shape: (N, H, W) of the array, as large as the largest image. provenance: where the maps come from.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Opens a store for reading and checks its schema and layout.
+    def __init__(self, path: str | Path) -> None:
+        """Opens a store for reading and checks its schema and layout. path: a folder or an address (s3://...).
 
         Raises:
             StoreError: there is no store at ``path``, or it is not one that we may read.
         """
         self.path = path
-        group = _open_group(path)
+        self._place = place_of(path)
+        group = _open_group(self._place)
         ours = check_attributes(str(path), group.attrs.asdict())
-        arrays = _arrays(path, group)
+        arrays = _arrays(self._place, group)
         self.dtype: DType = check_arrays(str(path), arrays)
         self.full_scale = FULL_SCALE[self.dtype]
         self.shape: tuple[int, int, int] = arrays["prob"].shape
         self.provenance = Provenance.from_json(ours["provenance"])
         self._done = arrays["done"]
-        self.ids = tuple(str(image_id) for image_id in _read(path, arrays["ids"]))
+        self.ids = tuple(str(image_id) for image_id in _read(self._place, arrays["ids"]))
         if ids_digest(self.ids) != ours["ids_sha256"] or len(set(self.ids)) != len(self.ids):
             raise StoreError(f"{path}: the image ids do not match their hash: predict or import it again")
-        sizes = _read(path, arrays["sizes"])
+        sizes = _read(self._place, arrays["sizes"])
         if not (np.all(sizes >= 1) and np.all(sizes <= np.array(self.shape[1:]))):
             raise StoreError(f"{path}: a true size is outside {self.shape[1]}x{self.shape[2]}: predict or import again")
         self.sizes = tuple(Size(int(height), int(width)) for height, width in sizes)
@@ -65,7 +67,7 @@ class ProbabilityStore:
     @cached_property
     def records(self) -> NDArray[np.uint64]:
         """(N,) done records as they were when first asked for: 0, or 2**32 | crc32 of the codes."""
-        records: NDArray[np.uint64] = _read(self.path, self._done)
+        records: NDArray[np.uint64] = _read(self._place, self._done)
         return records
 
     def missing(self) -> list[str]:
@@ -101,15 +103,14 @@ class ProbabilityStore:
             raise StoreError(f"{self.path} has no image {image_id!r}: see its ids with carvana-ens status")
         if self.records[number] == 0:
             raise StoreError(f"{self.path} has no map of {image_id} yet: run predict (or import) again")
-        chunk = self.path / "prob" / "c" / str(number) / "0" / "0"
         try:
-            stored = chunk.read_bytes()
-        except FileNotFoundError:
-            raise StoreError(
-                f"{self.path}: the chunk of {image_id} is gone although its map is recorded as done: {self._cure()}"
-            ) from None
+            stored = self._place.get(f"prob/c/{number}/0/0")
         except OSError as error:
             raise StoreError(f"{self.path}: the chunk of {image_id} cannot be read: {error.strerror}") from error
+        if stored is None:
+            raise StoreError(
+                f"{self.path}: the chunk of {image_id} is gone although its map is recorded as done: {self._cure()}"
+            )
         codes = self._decode(image_id, stored)
         height, width = self.sizes[number]
         if codes.shape != (height, width):
@@ -157,27 +158,28 @@ def _frame_size(content: bytes) -> int | None:
 
 
 def open_store(path: str | Path) -> ProbabilityStore:
-    """Opens a probability store for reading.
+    """Opens a probability store for reading: a folder, or with the extra ``[s3]`` an address (``s3://bucket/a.zarr``).
 
     Raises:
         StoreError: there is no store at ``path``, or it is not one that we may read.
+        UsageError: an address that means nothing, or the extra is not installed.
     """
-    return ProbabilityStore(Path(path))
+    return ProbabilityStore(path)
 
 
-def _open_group(path: Path) -> zarr.Group:
-    if not (path / "zarr.json").is_file():
-        raise StoreError(f"{path} is no probability store (no zarr.json there): run predict or import first")
+def _open_group(place: Place) -> zarr.Group:
+    if place.get("zarr.json") is None:
+        raise StoreError(f"{place} is no probability store (no zarr.json there): run predict or import first")
     try:
-        return zarr.open_group(path, mode="r", zarr_format=3)
+        return zarr.open_group(place.zarr(read_only=True), mode="r", zarr_format=3)
     except Exception as error:  # zarr raises many kinds on damaged metadata
-        raise StoreError(f"{path}/zarr.json cannot be read ({_first_line(error)}): predict or import again") from error
+        raise StoreError(f"{place}/zarr.json cannot be read ({_first_line(error)}): predict or import again") from error
 
 
-def _arrays(path: Path, group: zarr.Group) -> Mapping[str, Any]:
+def _arrays(place: Place, group: zarr.Group) -> Mapping[str, Any]:
     found = {}
     for name in ("prob", "done", "ids", "sizes"):
-        if (path / name / "zarr.json").is_file():
+        if place.get(f"{name}/zarr.json") is not None:
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("error")  # zarr only warns of data types that we never write
@@ -185,17 +187,17 @@ def _arrays(path: Path, group: zarr.Group) -> Mapping[str, Any]:
             except Exception as error:
                 reason = _first_line(error)
                 raise StoreError(
-                    f"{path}/{name}/zarr.json cannot be read ({reason}): predict or import again"
+                    f"{place}/{name}/zarr.json cannot be read ({reason}): predict or import again"
                 ) from error
     return found
 
 
-def _read(path: Path, array: Any) -> Any:
+def _read(place: Place, array: Any) -> Any:
     try:
         return array[:]
     except Exception as error:
         reason = _first_line(error)
-        raise StoreError(f"{path}: array {array.basename} is damaged ({reason}): predict or import again") from error
+        raise StoreError(f"{place}: array {array.basename} is damaged ({reason}): predict or import again") from error
 
 
 def _first_line(error: Exception) -> str:

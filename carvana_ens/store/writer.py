@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
+import json
 import threading
-import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,11 +15,13 @@ import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 
 from carvana_ens.errors import StoreError
-from carvana_ens.store.lock import WriterLock
+from carvana_ens.store.place import Place, place_of
 from carvana_ens.store.schema import DONE, DONE_CHUNK, FULL_SCALE, DType, Provenance, attributes
 from carvana_ens.store.store import ProbabilityStore, checksum
 from carvana_ens.types import Codes, ProbabilityMap, Size
 
+UNFINISHED = "carvana_ens_unfinished"
+"""Attribute of a group that is still being made."""
 HANDS = 2
 """Threads that a writer compresses and writes with."""
 
@@ -45,16 +46,22 @@ def quantise(values: ProbabilityMap, dtype: DType) -> Codes:
 class StoreWriter:
     """Opens the store at ``path`` for writing, or makes it; a context manager that holds the store's lock.
 
-    An existing store is continued: its ids, sizes, dtype and provenance must be the same. One writer object may be
-    used from several threads.
+    path: a folder, or an address (``s3://bucket/name.zarr``, with the extra ``[s3]``). An existing store is continued:
+    its ids, sizes, dtype and provenance must be the same. One writer object may be used from several threads.
     """
 
     def __init__(
-        self, path: Path, ids: Sequence[str], sizes: Sequence[Size], provenance: Provenance, dtype: DType = "uint8"
+        self,
+        path: str | Path,
+        ids: Sequence[str],
+        sizes: Sequence[Size],
+        provenance: Provenance,
+        dtype: DType = "uint8",
     ) -> None:
         self.path = path
+        self._place = place_of(path)
         self._ids, self._sizes, self._provenance, self._dtype = tuple(ids), tuple(sizes), provenance, dtype
-        self._lock = WriterLock(path)
+        self._lock = self._place.lock()
         self._writing = threading.Lock()
         self._hands = ThreadPoolExecutor(HANDS, "store-writer")
 
@@ -66,8 +73,8 @@ class StoreWriter:
         """
         self._lock.__enter__()
         try:
-            if not (self.path / "zarr.json").is_file():
-                _create(self.path, self._ids, self._sizes, self._provenance, self._dtype)
+            if not _is_made(self._place):
+                _create(self._place, self._ids, self._sizes, self._provenance, self._dtype)
             self._open()
         except BaseException:
             self._lock.__exit__(None, None, None)
@@ -90,7 +97,7 @@ class StoreWriter:
         fulfils = self._provenance.fulfils(store.provenance)
         if changed and not (changed == ["checkpoints"] and fulfils):
             raise StoreError(f"{self.path} was made with another {', '.join(changed)}: {_anew(self.path)}")
-        group = zarr.open_group(self.path, mode="r+", zarr_format=3)
+        group = zarr.open_group(self._place.zarr(read_only=False), mode="r+", zarr_format=3)
         if changed:
             group.attrs.update(attributes(self._ids, self._dtype, self._provenance))
         self._prob: Any = _array(group, "prob")
@@ -144,8 +151,17 @@ class StoreWriter:
             self._done[first:last] = self._records[first:last]
 
 
-def _anew(path: Path) -> str:
-    return f"remove it (rm -r {path}) or use --fresh to make it anew"
+def _is_made(place: Place) -> bool:
+    """Whether anything lies there but what a stop left of a store in the making."""
+    metadata = place.get("zarr.json")
+    try:
+        return metadata is not None and UNFINISHED not in json.loads(metadata)["attributes"]
+    except (ValueError, KeyError, TypeError):
+        return True  # not ours to make anew: opening it says what is wrong
+
+
+def _anew(path: str | Path) -> str:
+    return f"remove {path} or use --fresh to make it anew"
 
 
 def _array(group: zarr.Group, name: str) -> Any:
@@ -154,17 +170,18 @@ def _array(group: zarr.Group, name: str) -> Any:
     return array.with_config({"write_empty_chunks": True})
 
 
-def _create(path: Path, ids: Sequence[str], sizes: Sequence[Size], provenance: Provenance, dtype: DType) -> None:
-    """Makes an empty store under a temporary name and renames it, so that a stop leaves a whole store or none."""
+def _create(place: Place, ids: Sequence[str], sizes: Sequence[Size], provenance: Provenance, dtype: DType) -> None:
+    """Makes an empty store; a stop leaves a whole one, or none that can be opened."""
     if not ids or len(ids) != len(sizes) or len(set(ids)) != len(ids):
-        raise StoreError(f"{path}: a store needs at least one image, unique ids and one size each, got {len(ids)} ids")
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+        raise StoreError(f"{place}: a store needs at least one image, unique ids and one size each, got {len(ids)} ids")
+    count = len(ids)
     height = max(size.height for size in sizes)
     width = max(size.width for size in sizes)
-    count = len(ids)
     little = BytesCodec(endian="little")
-    try:
-        group = zarr.create_group(temporary, zarr_format=3, attributes=attributes(ids, dtype, provenance))
+
+    def fill(where: Any) -> None:
+        # the mark is taken away last: until then the store is not there for readers, and is made anew by writers
+        group = zarr.create_group(where, zarr_format=3, attributes={UNFINISHED: True}, overwrite=True)
         group.create_array(
             "prob",
             shape=(count, height, width),
@@ -184,9 +201,8 @@ def _create(path: Path, ids: Sequence[str], sizes: Sequence[Size], provenance: P
             compressors=[Crc32cCodec()],
             fill_value=0,
         )
-        texts = group.create_array(
-            "ids", shape=(count,), chunks=(count,), dtype="str", compressors=[ZstdCodec(), Crc32cCodec()]
-        )
+        packed = [ZstdCodec(), Crc32cCodec()]
+        texts = group.create_array("ids", shape=(count,), chunks=(count,), dtype="str", compressors=packed)
         texts[:] = np.array(ids, dtype=object)
         table = group.create_array(
             "sizes",
@@ -194,12 +210,10 @@ def _create(path: Path, ids: Sequence[str], sizes: Sequence[Size], provenance: P
             chunks=(count, 2),
             dtype="uint32",
             serializer=little,
-            compressors=[ZstdCodec(), Crc32cCodec()],
+            compressors=packed,
             fill_value=0,
         )
         table[:] = np.array(sizes, dtype=np.uint32)
-        temporary.rename(path)
-    except OSError as error:
-        raise StoreError(f"{path} cannot be made: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        group.attrs.put(attributes(ids, dtype, provenance))
+
+    place.create(fill)

@@ -1,0 +1,160 @@
+"""Where a store lies: a folder, or the address of an object store (``s3://bucket/name.zarr``, extra ``[s3]``).
+
+Addresses go through obstore, which takes keys, region and endpoint from the environment (``AWS_ACCESS_KEY_ID``,
+``AWS_REGION``, ``AWS_ENDPOINT_URL``, ``AWS_ALLOW_HTTP``, ...).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from carvana_ens.errors import StoreError, UsageError
+from carvana_ens.store.lock import WriterLock
+
+
+class Place(Protocol):
+    """What reading and writing a store needs of where it lies; ``str`` gives path or address for messages."""
+
+    def get(self, key: str) -> bytes | None:
+        """The bytes under a key, None where there is none; OSError when it cannot be read."""
+
+    def zarr(self, *, read_only: bool) -> Any:
+        """What ``zarr.open_group`` takes."""
+
+    def create(self, fill: Callable[[Any], None]) -> None:
+        """Makes the store by ``fill``, so that a stop leaves a whole one or none that can be opened."""
+
+    def lock(self) -> Any:
+        """A context manager that keeps other writers out."""
+
+
+def place_of(where: str | Path) -> Place:
+    """The place of a path or an address.
+
+    Raises:
+        UsageError: an address, and the extra ``[s3]`` is not installed.
+    """
+    return Bucket(str(where)) if "://" in str(where) else Folder(Path(where))
+
+
+class Folder:
+    """A folder of this machine, or of a file system that it shares."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __str__(self) -> str:
+        return str(self._path)
+
+    def get(self, key: str) -> bytes | None:
+        try:
+            return (self._path / key).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def zarr(self, *, read_only: bool) -> Any:  # noqa: ARG002  (the mode of open_group says it)
+        return self._path
+
+    def create(self, fill: Callable[[Any], None]) -> None:
+        """Under a temporary name, renamed when it is whole."""
+        temporary = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex}.partial")
+        try:
+            fill(temporary)
+            temporary.rename(self._path)
+        except OSError as error:
+            raise StoreError(f"{self} cannot be made: {error.strerror or error}") from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def lock(self) -> Any:
+        return WriterLock(self._path)
+
+
+class Bucket:
+    """An address of an object store."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url.rstrip("/")
+        try:
+            import obstore.store
+        except ImportError:
+            raise UsageError(f"{url} is an address: pip install 'carvana-ens[s3]' to read and write it") from None
+        parent, _, self._name = self._url.rpartition("/")
+        try:
+            self._store = obstore.store.from_url(self._url)
+            self._parent = obstore.store.from_url(parent)
+        except Exception as error:
+            raise UsageError(
+                f"{url} is no address of a store, such as s3://bucket/name.zarr: {_line(error)}"
+            ) from error
+
+    def __str__(self) -> str:
+        return self._url
+
+    def get(self, key: str) -> bytes | None:
+        import obstore
+        import obstore.exceptions
+
+        try:
+            return bytes(obstore.get(self._store, key).bytes())
+        except (FileNotFoundError, obstore.exceptions.NotFoundError):
+            return None
+        except Exception as error:
+            raise StoreError(f"{self} cannot be read: {_line(error)}") from error
+
+    def zarr(self, *, read_only: bool) -> Any:
+        from zarr.storage import ObjectStore
+
+        return ObjectStore(self._store, read_only=read_only)
+
+    def create(self, fill: Callable[[Any], None]) -> None:
+        """In place: until ``fill`` has ended, the group says of itself that it is unfinished."""
+        try:
+            fill(self.zarr(read_only=False))
+        except StoreError:
+            raise
+        except Exception as error:
+            raise StoreError(f"{self} cannot be made: {_line(error)}") from error
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """An object beside the store, made only where there is none; a killed writer leaves it behind."""
+        import obstore
+        import obstore.exceptions
+
+        name = f"{self._name}.lock"
+        holder = {"host": socket.gethostname(), "pid": os.getpid(), "time": datetime.now(UTC).isoformat("T", "seconds")}
+        try:
+            obstore.put(self._parent, name, json.dumps(holder).encode(), mode="create")
+        except (FileExistsError, obstore.exceptions.AlreadyExistsError):
+            raise StoreError(f"{self} is being written by {self._holder(name)}") from None
+        except Exception as error:
+            raise StoreError(f"{self} cannot be written: {_line(error)}") from error
+        try:
+            yield
+        finally:
+            obstore.delete(self._parent, name)
+
+    def _holder(self, name: str) -> str:
+        import obstore
+        import obstore.exceptions
+
+        try:
+            note = json.loads(bytes(obstore.get(self._parent, name).bytes()))
+            who = f"process {note['pid']} on {note['host']} since {note['time']}"
+        except (OSError, ValueError, KeyError, TypeError):
+            who = "another process"
+        return f"{who}: wait for it, or if it was killed delete the object {self._url}.lock"
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

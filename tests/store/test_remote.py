@@ -1,0 +1,163 @@
+"""Stores on an object store: a real S3 server on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import uuid
+
+import numpy as np
+import obstore
+import obstore.store
+import pytest
+import zarr
+from moto.server import ThreadedMotoServer
+
+from carvana_ens.ensemble.blending import blend
+from carvana_ens.errors import StoreError, UsageError
+from carvana_ens.store.schema import Provenance, attributes
+from carvana_ens.store.store import open_store
+from carvana_ens.store.writer import StoreWriter
+from carvana_ens.types import Size
+
+IDS = ("a_01", "a_02", "007")
+SIZES = (Size(30, 41), Size(30, 41), Size(25, 40))
+HERE = Provenance(member={"name": "m", "model": "x"}, split="test", seen="none")
+
+
+@pytest.fixture(scope="module")
+def server():
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(server, monkeypatch):
+    for key, value in {
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": server,
+        "AWS_ALLOW_HTTP": "true",
+    }.items():
+        monkeypatch.setenv(key, value)
+    import boto3
+
+    name = f"bucket-{uuid.uuid4().hex}"
+    boto3.client("s3", endpoint_url=server, region_name="us-east-1").create_bucket(Bucket=name)
+    return f"s3://{name}"
+
+
+def codes():
+    rng = np.random.default_rng(3)
+    maps = {i: rng.integers(0, 256, size, dtype=np.uint8) for i, size in zip(IDS, SIZES, strict=True)}
+    maps["a_02"][:] = 0
+    return maps
+
+
+def test_a_store_at_an_address_is_a_store(bucket):
+    url = f"{bucket}/stores/m/test.zarr"
+    with pytest.raises(StoreError, match="no probability store"):
+        open_store(url)
+    maps = codes()
+    with StoreWriter(url, IDS, SIZES, HERE) as writer:
+        writer.write_codes("a_01", maps["a_01"])
+        with pytest.raises(StoreError, match=f"is being written by process {os.getpid()} on"):
+            StoreWriter(url, IDS, SIZES, HERE).__enter__()
+    assert open_store(url).missing() == ["a_02", "007"]
+    with StoreWriter(url, IDS, SIZES, HERE) as writer:  # goes on
+        for image_id in writer.missing():
+            writer.write_codes(image_id, maps[image_id])
+    store = open_store(url)
+    store.require_complete()
+    for image_id in IDS:
+        np.testing.assert_array_equal(store.read(image_id), maps[image_id])
+        assert store.damage(image_id) is None
+    plain = zarr.open_group(zarr.storage.ObjectStore(obstore.store.from_url(url), read_only=True), mode="r")
+    np.testing.assert_array_equal(plain["prob"][0], maps["a_01"])
+    with pytest.raises(StoreError, match="another member model"):
+        StoreWriter(
+            url, IDS, SIZES, Provenance(member={"name": "m", "model": "y"}, split="test", seen="none")
+        ).__enter__()
+
+
+def test_an_address_blends_with_a_folder(bucket, tmp_path):
+    maps = codes()
+    for place in (f"{bucket}/a.zarr", tmp_path / "b.zarr"):
+        with StoreWriter(place, IDS, SIZES, HERE) as writer:
+            for image_id in IDS:
+                writer.write_codes(image_id, maps[image_id])
+    stores = {"a": open_store(f"{bucket}/a.zarr"), "b": open_store(tmp_path / "b.zarr")}
+    assert stores["a"].fingerprint() == stores["b"].fingerprint()
+    for image_id, mask in blend(stores, "a=2,b=1", "0.5"):
+        np.testing.assert_array_equal(mask, maps[image_id] >= 128)
+
+
+def test_a_stop_while_creating_leaves_no_store_and_the_next_writer_makes_it(bucket, monkeypatch):
+    url = f"{bucket}/m.zarr"
+
+    real = attributes
+
+    def stop(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("carvana_ens.store.writer.attributes", stop)
+    with pytest.raises(KeyboardInterrupt):
+        StoreWriter(url, IDS, SIZES, HERE).__enter__()
+    monkeypatch.setattr("carvana_ens.store.writer.attributes", real)
+    with pytest.raises(StoreError, match="no probability store"):
+        open_store(url)
+    with StoreWriter(url, IDS, SIZES, HERE) as writer:
+        assert writer.missing() == list(IDS)
+    assert open_store(url).ids == IDS
+    assert set(zarr.open_group(zarr.storage.ObjectStore(obstore.store.from_url(url)), mode="r").attrs) == {
+        "carvana_ens"
+    }
+
+
+def test_a_lost_chunk_is_found(bucket):
+    url = f"{bucket}/m.zarr"
+    with StoreWriter(url, IDS, SIZES, HERE) as writer:
+        writer.write_codes("a_02", codes()["a_02"])
+    obstore.delete(obstore.store.from_url(url), "prob/c/1/0/0")
+    with pytest.raises(StoreError, match="chunk of a_02 is gone"):
+        open_store(url).read("a_02")
+
+
+def test_a_killed_writer_leaves_its_lock_and_its_name(bucket):
+    url = f"{bucket}/m.zarr"
+    program = (
+        "import os, sys\n"
+        "from carvana_ens.store.place import place_of\n"
+        "with place_of(sys.argv[1]).lock():\n"
+        "    print(os.getpid(), flush=True)\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", program, url], capture_output=True, text=True, check=False)
+    assert killed.returncode == -9, killed.stderr
+    with pytest.raises(StoreError, match=f"process {killed.stdout.strip()} on .* delete the object {url}.lock"):
+        StoreWriter(url, IDS, SIZES, HERE).__enter__()
+    parent = obstore.store.from_url(bucket)
+    assert json.loads(bytes(obstore.get(parent, "m.zarr.lock").bytes()))["pid"] == int(killed.stdout)
+    obstore.delete(parent, "m.zarr.lock")
+    with StoreWriter(url, IDS, SIZES, HERE) as writer:
+        assert writer.missing() == list(IDS)
+
+
+def test_an_address_without_the_extra_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "obstore.store", None)
+    with pytest.raises(UsageError, match=r"pip install 'carvana-ens\[s3\]'"):
+        open_store("s3://bucket/m.zarr")
+
+
+def test_what_is_no_address_or_no_server_is_one_line(bucket, monkeypatch):
+    with pytest.raises(UsageError, match="is no address of a store"):
+        open_store("nonsense://x/y.zarr")
+    with pytest.raises(StoreError) as caught:
+        open_store(f"{bucket}-that-is-not-there/y.zarr")
+    assert "\n" not in str(caught.value)
