@@ -14,6 +14,11 @@ CarvanaEnsError                 exit code 1
 from __future__ import annotations
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or its kind where it has none: what a message of ours quotes of others'."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 class CarvanaEnsError(Exception):
     """Base of everything that carvana-ens raises on purpose; the message is one line for the user."""
 

@@ -1,9 +1,10 @@
-"""Plugins that exist for one test: folders of ``*.dist-info`` and modules in front of sys.path."""
+"""Plugins that exist for one test (folders of ``*.dist-info`` and modules in front of sys.path), and a drawn world."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import importlib.util
 import os
 import sys
 import uuid
@@ -14,6 +15,15 @@ from pathlib import Path
 import pytest
 
 GROUP = "carvana_ens.models"
+WORLD = "carvana_ens_tests_world"
+
+# The drawn photos, models without torch and slow twins of verbs/world.py serve several folders of tests.
+spec = importlib.util.spec_from_file_location(WORLD, Path(__file__).parent / "verbs" / "world.py")
+sys.modules[WORLD] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sys.modules[WORLD])
+here = sys.modules[WORLD]
+drawn, site, run = here.drawn, here.site, here.run
+world, project, oracle = here.world, here.project, here.oracle
 
 
 @dataclass(frozen=True)

@@ -86,11 +86,16 @@ def best_score(curve: Curve) -> float:
 
 @dataclass(frozen=True)
 class Selection:
-    """The outcome of a search. weights: chosen count by store. curve: of that blend. path: score after each round."""
+    """The outcome of a search.
+
+    weights: chosen count by store. curve: of that blend. path: score after each round. singles: curve of every store
+    alone, which is what the first round tries.
+    """
 
     weights: tuple[int, ...]
     curve: Curve
     path: tuple[float, ...]
+    singles: tuple[Curve, ...]
 
 
 def greedy_selection(
@@ -116,20 +121,22 @@ def greedy_selection(
     counts = [0] * len(stores)
     best: Selection | None = None
     path: list[float] = []
+    singles: tuple[Curve, ...] = ()
     for number in range(rounds):
         candidates = [
             tuple(count + (place == index) for place, count in enumerate(counts)) for index in range(len(stores))
         ]
         curves = mean_curves(stores, track(ids, number), truth, candidates)
+        singles = singles or tuple(curves)
         scores = [round(best_score(curve), DIGITS) for curve in curves]
         # of equal scores a member that is in already is taken, so that no member joins for nothing
         chosen = max(range(len(stores)), key=lambda index: (scores[index], counts[index] > 0, -index))
         counts[chosen] += 1
         path.append(scores[chosen])
         if best is None or scores[chosen] > round(best_score(best.curve), DIGITS):
-            best = Selection(tuple(counts), curves[chosen], tuple(path))
+            best = Selection(tuple(counts), curves[chosen], tuple(path), singles)
         elif number + 1 - sum(best.weights) >= PATIENCE:
             break
     if best is None:
         raise DataError(f"a search needs at least one round, got {rounds}")
-    return Selection(best.weights, best.curve, tuple(path))
+    return Selection(best.weights, best.curve, tuple(path), singles)

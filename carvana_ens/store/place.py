@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from carvana_ens.errors import StoreError, UsageError
+from carvana_ens.errors import StoreError, UsageError, first_line
 from carvana_ens.store.lock import WriterLock
 
 
@@ -94,7 +94,7 @@ class Bucket:
             self._parent = obstore.store.from_url(parent)
         except Exception as error:
             raise UsageError(
-                f"{url} is no address of a store, such as s3://bucket/name.zarr: {_line(error)}"
+                f"{url} is no address of a store, such as s3://bucket/name.zarr: {first_line(error)}"
             ) from error
 
     def __str__(self) -> str:
@@ -109,7 +109,7 @@ class Bucket:
         except (FileNotFoundError, obstore.exceptions.NotFoundError):
             return None
         except Exception as error:
-            raise StoreError(f"{self} cannot be read: {_line(error)}") from error
+            raise StoreError(f"{self} cannot be read: {first_line(error)}") from error
 
     def zarr(self, *, read_only: bool) -> Any:
         from zarr.storage import ObjectStore
@@ -123,7 +123,7 @@ class Bucket:
         except StoreError:
             raise
         except Exception as error:
-            raise StoreError(f"{self} cannot be made: {_line(error)}") from error
+            raise StoreError(f"{self} cannot be made: {first_line(error)}") from error
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -138,7 +138,7 @@ class Bucket:
         except (FileExistsError, obstore.exceptions.AlreadyExistsError):
             raise StoreError(f"{self} is being written by {self._holder(name)}") from None
         except Exception as error:
-            raise StoreError(f"{self} cannot be written: {_line(error)}") from error
+            raise StoreError(f"{self} cannot be written: {first_line(error)}") from error
         try:
             yield
         finally:
@@ -154,7 +154,3 @@ class Bucket:
         except (OSError, ValueError, KeyError, TypeError):
             who = "another process"
         return f"{who}: wait for it, or if it was killed delete the object {self._url}.lock"
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -20,7 +20,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from carvana_ens.errors import StoreError
+from carvana_ens.errors import StoreError, first_line
 from carvana_ens.files import digest
 from carvana_ens.store.place import Place, place_of
 from carvana_ens.store.schema import FULL_SCALE, DType, Provenance, check_arrays, check_attributes, ids_digest
@@ -173,7 +173,7 @@ def _open_group(place: Place) -> zarr.Group:
     try:
         return zarr.open_group(place.zarr(read_only=True), mode="r", zarr_format=3)
     except Exception as error:  # zarr raises many kinds on damaged metadata
-        raise StoreError(f"{place}/zarr.json cannot be read ({_first_line(error)}): predict or import again") from error
+        raise StoreError(f"{place}/zarr.json cannot be read ({first_line(error)}): predict or import again") from error
 
 
 def _arrays(place: Place, group: zarr.Group) -> Mapping[str, Any]:
@@ -185,7 +185,7 @@ def _arrays(place: Place, group: zarr.Group) -> Mapping[str, Any]:
                     warnings.simplefilter("error")  # zarr only warns of data types that we never write
                     found[name] = group[name]
             except Exception as error:
-                reason = _first_line(error)
+                reason = first_line(error)
                 raise StoreError(
                     f"{place}/{name}/zarr.json cannot be read ({reason}): predict or import again"
                 ) from error
@@ -196,9 +196,5 @@ def _read(place: Place, array: Any) -> Any:
     try:
         return array[:]
     except Exception as error:
-        reason = _first_line(error)
+        reason = first_line(error)
         raise StoreError(f"{place}: array {array.basename} is damaged ({reason}): predict or import again") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -93,7 +93,7 @@ def describe(name: str) -> ModelDescription:
     config = MemberConfig(name=entry.name, model=name)
     with calling(model, config, "be described"):
         parameters = configured(model, config).count_parameters()
-    hints = inspect.get_annotations(model.Options, eval_str=False)
+    hints: dict[str, object] = {}
     for base in model.Options.__mro__:
         hints = {**inspect.get_annotations(base, eval_str=False), **hints}
     return ModelDescription(

@@ -59,10 +59,10 @@ def tune(
         )
         ones = [1] * len(stores)
         single = [[int(place == index) for place in range(len(stores))] for index in range(len(stores))]
-        curves = mean_curves(stores, track(ids, len(ids), "equal and singles"), truth, [ones, *single])
-        singles = dict(zip(names, map(best_score, curves[1:]), strict=True))
+        (equal,) = mean_curves(stores, track(ids, len(ids), "equal weights"), truth, [ones])
+        singles = dict(zip(names, map(best_score, selection.singles), strict=True))
         weights, curve = list(selection.weights), selection.curve
-        for candidate, other in zip([ones, *single], curves, strict=True):
+        for candidate, other in zip([ones, *single], [equal, *selection.singles], strict=True):
             if best_score(other) > best_score(curve):
                 weights, curve = candidate, other
         level = best_level(curve)
@@ -72,7 +72,7 @@ def tune(
             images=len(ids),
             scores={
                 "tuned": best_score(curve),
-                "equal": best_score(curves[0]),
+                "equal": best_score(equal),
                 "best single": max(singles.values()),
             },
             singles=singles,

@@ -1,9 +1,7 @@
-"""Fixtures of world.py, and small stores."""
+"""Small stores."""
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,15 +12,6 @@ from carvana_ens.store.schema import Provenance
 from carvana_ens.store.store import ProbabilityStore, open_store
 from carvana_ens.store.writer import StoreWriter
 from carvana_ens.types import Size
-
-NAME = "carvana_ens_tests_world"
-if NAME not in sys.modules:
-    spec = importlib.util.spec_from_file_location(NAME, Path(__file__).parents[1] / "verbs" / "world.py")
-    sys.modules[NAME] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(sys.modules[NAME])
-here = sys.modules[NAME]
-drawn, site, run = here.drawn, here.site, here.run
-world, project, oracle = here.world, here.project, here.oracle
 
 
 @pytest.fixture
