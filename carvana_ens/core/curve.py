@@ -40,9 +40,9 @@ def histograms(
     high = full_scale if high is None else high
     if not 1 <= low <= high <= full_scale:
         raise UsageError(f"levels {low}..{high} are not within 1..{full_scale}: give low <= high")
-    copies = np.zeros((2, 2, full_scale + 1), np.int64)
-    magic = np.uint64((1 << int(kernels.MAGIC_SHIFT)) // total + 1)
-    run(kernels.histogram, codes, weights, truth_bits, low, high, magic, copies.reshape(-1))
+    copies = np.zeros((4, 2, full_scale + 1), np.int64)
+    inverse = (1 + 2.0**-48) / total  # just above 1 / W: see the kernel
+    run(kernels.histogram, codes, weights, truth_bits, low, high, inverse, copies.reshape(-1))
     levels = copies.sum(0)
     levels[:, 0] = levels[:, :low].sum(1)
     levels[:, 1:low] = 0

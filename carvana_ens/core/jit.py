@@ -52,7 +52,7 @@ _TROUBLE = (
 
 def _key() -> str:
     """Names the folder of one state of our kernels: numba itself notices neither new flags nor all edits."""
-    code = b"".join(Path(__file__).with_name(name).read_bytes() for name in ("jit.py", "kernels.py"))
+    code = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
     flags = f"{config.BOUNDSCHECK} {config.OPT} {config.DEBUGINFO_DEFAULT}"
     digest = hashlib.sha256(code + flags.encode()).hexdigest()[:16]
     python = f"{sys.implementation.name}{sys.version_info.major}{sys.version_info.minor}"

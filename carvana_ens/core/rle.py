@@ -13,10 +13,13 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from carvana_ens.core import kernels
+from carvana_ens.core import rle_kernels as kernels
 from carvana_ens.core.jit import run
+from carvana_ens.core.scratch import Scratch
 from carvana_ens.errors import DataError, RLEError, UsageError
 from carvana_ens.types import Bits, Mask, Size
+
+_scratch = Scratch()
 
 
 def mask_bits(mask: Mask) -> Bits:
@@ -26,11 +29,9 @@ def mask_bits(mask: Mask) -> Bits:
         UsageError: not a bool array of two axes with at least one pixel.
     """
     check_mask(mask)
-    packed = np.packbits(mask.reshape(-1), bitorder="little")
-    missing = -packed.size % 8
-    if missing:
-        packed = np.concatenate([packed, np.zeros(missing, np.uint8)])
-    return packed.view("<u8").astype(np.uint64, copy=False)
+    bits = np.empty(math.ceil(mask.size / 64), np.uint64)
+    run(kernels.pack_mask, mask.reshape(-1).view(np.uint8), bits)
+    return bits
 
 
 def bits_mask(bits: Bits, size: Size) -> Mask:
@@ -52,7 +53,10 @@ def rle_encode(mask: Mask) -> str:
     Raises:
         UsageError: not a bool array of two axes with at least one pixel.
     """
-    return _encode(mask_bits(mask), mask.size).decode("ascii")
+    check_mask(mask)
+    bits = _scratch.array("bits", math.ceil(mask.size / 64), np.uint64)
+    runs = run(kernels.pack_mask, mask.reshape(-1).view(np.uint8), bits)
+    return _write(bits, runs, mask.size).decode("ascii")
 
 
 def rle_encode_bits(bits: Bits, pixels: int) -> str:
@@ -68,13 +72,12 @@ def rle_encode_bits(bits: Bits, pixels: int) -> str:
 def rle_encode_bits_bytes(bits: Bits, pixels: int) -> bytes:
     """``rle_encode_bits`` as ASCII bytes, ready for a file; raises the same."""
     check_bits(bits, pixels)
-    return _encode(bits, pixels)
+    return _write(bits, run(kernels.count_runs, bits), pixels)
 
 
-def _encode(bits: Bits, pixels: int) -> bytes:
-    runs = run(kernels.count_runs, bits)
-    text = np.empty(runs * 2 * (len(str(pixels)) + 1), np.uint8)
-    return text[: run(kernels.write_runs, bits, pixels, text)].tobytes()
+def _write(bits: Bits, runs: int, pixels: int) -> bytes:
+    text = _scratch.array("text", runs * 2 * (len(str(pixels)) + 1), np.uint8)
+    return text[: run(kernels.write_runs, bits, pixels, text)].tobytes()  # type: ignore[no-any-return]
 
 
 def rle_decode(text: str, size: Size) -> Mask:

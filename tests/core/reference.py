@@ -54,6 +54,11 @@ def count_runs(flat):
     return len(run_ends(flat))
 
 
+def pack_mask(flat):
+    """(bit words, number of runs) of flat octets."""
+    return bits_of(np.asarray(flat) != 0), count_runs(np.asarray(flat) != 0)
+
+
 def write_runs(flat):
     return " ".join(f"{first + 1} {end - first}" for first, end in run_ends(flat))
 

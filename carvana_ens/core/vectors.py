@@ -1,0 +1,237 @@
+"""Vector operations on blocks of 64 pixels, as LLVM intrinsics, each beside its slow twin. Only kernels call them.
+
+Codes are (M, P): M members, P pixels in row-major order. Weights are uint32 of sum W <= 2**16, so with S <= 65535
+every weighted sum is at most S W <= 65535 * 2**16 = 2**32 - 2**16: it fits uint32, and so does every cut on it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types as numba_types
+from numba.core import cgutils as numba_cgutils
+from numba.extending import intrinsic
+
+from carvana_ens.core.jit import config
+
+cgutils: Any = numba_cgutils
+types: Any = numba_types
+
+ONE = np.uint64(1)
+TOP_BIT = np.uint64(63)
+
+AHEAD = 16
+"""Blocks that the codes are asked for ahead of their use: the processor's own guesses stop at each page of 4 KiB."""
+
+_LANES = 64
+_I1, _I8, _I32, _I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
+_DOUBLE = ir.DoubleType()
+_V32 = ir.VectorType(_I32, _LANES)
+_V64 = ir.VectorType(_DOUBLE, _LANES)
+
+
+def _splat(builder: Any, value: Any) -> Any:
+    vector = ir.VectorType(value.type, _LANES)
+    first = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(_I32, 0))
+    return builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), ir.Constant(_V32, [0] * _LANES))
+
+
+def _prefetch(builder: Any, vector_pointer: Any, octets: int) -> None:
+    """Asks for the cache lines of the block that comes AHEAD blocks later; past the end it does nothing."""
+    pointer = _I8.as_pointer()
+    signature = ir.FunctionType(ir.VoidType(), [pointer, _I32, _I32, _I32])
+    function = cgutils.get_or_insert_function(builder.module, signature, "llvm.prefetch.p0")
+    start = builder.bitcast(vector_pointer, pointer)
+    for line in range(0, octets, 64):
+        address = builder.gep(start, [ir.Constant(_I64, AHEAD * octets + line)])
+        builder.call(function, [address, *(ir.Constant(_I32, flag) for flag in (0, 3, 1))])  # read, keep, data
+
+
+def _for_each_member(context: Any, builder: Any, codes_type: Any, codes: Any, block: Any, ahead: bool = False) -> Any:
+    """(element type, vector type, M, function giving the vector of one member's 64 codes in the block).
+
+    ahead: whether a later block is asked for with each load; once for each block is enough.
+    """
+    array = context.make_array(codes_type)(context, builder, codes)
+    members, pixels = cgutils.unpack_tuple(builder, array.shape)
+    element = ir.IntType(codes_type.dtype.bitwidth)
+    vector = ir.VectorType(element, _LANES)
+    first = builder.mul(block, ir.Constant(_I64, _LANES))
+
+    def load(member: Any) -> Any:
+        address = builder.gep(array.data, [builder.add(builder.mul(member, pixels), first)])
+        place = builder.bitcast(address, vector.as_pointer())
+        if ahead:
+            _prefetch(builder, place, _LANES * element.width // 8)
+        loaded = builder.load(place)
+        loaded.align = 1
+        return loaded
+
+    return element, vector, members, load
+
+
+@intrinsic
+def _bounds_vector(typing_context: Any, codes: Any, block: Any, low: Any, high: Any) -> Any:  # noqa: ARG001
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        codes_, block_, low_, high_ = args
+        element, vector, members, load = _for_each_member(
+            context, builder, signature.args[0], codes_, block_, ahead=True
+        )
+        greatest = cgutils.alloca_once(builder, vector)
+        least = cgutils.alloca_once(builder, vector)
+        start = load(ir.Constant(_I64, 0))
+        builder.store(start, greatest)
+        builder.store(start, least)
+        with cgutils.for_range(builder, members, start=ir.Constant(_I64, 1)) as loop:
+            value = load(loop.index)
+            for place, order in ((greatest, ">"), (least, "<")):
+                best = builder.load(place)
+                builder.store(builder.select(builder.icmp_unsigned(order, value, best), value, best), place)
+        words = [
+            builder.bitcast(
+                builder.icmp_unsigned(">=", builder.load(place), _splat(builder, builder.trunc(cut, element))), _I64
+            )
+            for place, cut in ((greatest, low_), (least, high_))
+        ]
+        return context.make_tuple(builder, signature.return_type, words)
+
+    signature = types.UniTuple(types.uint64, 2)(codes, types.int64, types.int64, types.int64)
+    return signature, generate
+
+
+def _weighted_sums(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    """The 64 weighted sums of a block as a vector of 32-bit integers."""
+    codes, block, weights = args[:3]
+    _, _, members, load = _for_each_member(context, builder, signature.args[0], codes, block)
+    array = context.make_array(signature.args[2])(context, builder, weights)
+    total = cgutils.alloca_once(builder, _V32)
+    builder.store(ir.Constant(_V32, [0] * _LANES), total)
+    with cgutils.for_range(builder, members) as loop:
+        weight = _splat(builder, builder.load(builder.gep(array.data, [loop.index])))
+        product = builder.mul(builder.zext(load(loop.index), _V32), weight)
+        builder.store(builder.add(builder.load(total), product), total)
+    return builder.load(total)
+
+
+@intrinsic
+def _reached_vector(typing_context: Any, codes: Any, block: Any, weights: Any, cut_sum: Any) -> Any:  # noqa: ARG001
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        sums = _weighted_sums(context, builder, signature, args)
+        return builder.bitcast(builder.icmp_unsigned(">=", sums, _splat(builder, args[3])), _I64)
+
+    return types.uint64(codes, types.int64, weights, types.uint32), generate
+
+
+@intrinsic
+def _levels_vector(
+    typing_context: Any,  # noqa: ARG001
+    codes: Any,
+    block: Any,  # noqa: ARG001
+    weights: Any,
+    inverse: Any,  # noqa: ARG001
+    chosen: Any,  # noqa: ARG001
+    step: Any,  # noqa: ARG001
+    out: Any,
+) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        inverse_, chosen_, step_ = args[3:6]
+        array = context.make_array(signature.args[6])(context, builder, args[6])
+        sums = builder.uitofp(_weighted_sums(context, builder, signature, args), _V64)
+        levels = builder.fptosi(builder.fmul(sums, _splat(builder, inverse_)), _V32)
+        steps = _splat(builder, builder.trunc(step_, _I32))
+        lanes = builder.bitcast(chosen_, ir.VectorType(_I1, _LANES))
+        moved = builder.select(lanes, builder.add(levels, steps), levels)
+        builder.store(moved, builder.bitcast(array.data, _V32.as_pointer())).align = 4
+        return context.get_dummy_value()
+
+    arguments = (codes, types.int64, weights, types.float64, types.uint64, types.int64, out)
+    return types.none(*arguments), generate
+
+
+@intrinsic
+def _nonzero_vector(typing_context: Any, flat: Any, block: Any) -> Any:  # noqa: ARG001
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        vector = ir.VectorType(_I8, _LANES)
+        address = builder.gep(array.data, [builder.mul(args[1], ir.Constant(_I64, _LANES))])
+        loaded = builder.load(builder.bitcast(address, vector.as_pointer()))
+        loaded.align = 1
+        return builder.bitcast(builder.icmp_unsigned("!=", loaded, ir.Constant(vector, [0] * _LANES)), _I64)
+
+    return types.uint64(flat, types.int64), generate
+
+
+@intrinsic
+def _lowest_bit_vector(typing_context: Any, word: Any) -> Any:  # noqa: ARG001
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
+        return builder.cttz(args[0], ir.Constant(_I1, 0))
+
+    return types.int64(types.uint64), generate
+
+
+@intrinsic
+def _count_vector(typing_context: Any, word: Any) -> Any:  # noqa: ARG001
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
+        return builder.ctpop(args[0])
+
+    return types.int64(types.uint64), generate
+
+
+# NUMBA_DISABLE_JIT=1 runs kernels as plain Python, where intrinsics cannot run: slow twins stand in for them.
+
+
+def _word(on: Any) -> np.uint64:
+    return np.packbits(on, bitorder="little").view("<u8")[0]  # type: ignore[no-any-return]
+
+
+def _part(codes: Any, block: int) -> Any:
+    return codes[:, block * _LANES : (block + 1) * _LANES]
+
+
+def _sums_of(codes: Any, block: int, weights: Any) -> Any:
+    return (_part(codes, block).astype(np.uint64) * weights[:, None]).sum(0)
+
+
+def _bounds_slow(codes: Any, block: int, low: int, high: int) -> tuple[np.uint64, np.uint64]:
+    part = _part(codes, block)
+    return _word(part.max(0) >= low), _word(part.min(0) >= high)
+
+
+def _reached_slow(codes: Any, block: int, weights: Any, cut_sum: Any) -> np.uint64:
+    return _word(_sums_of(codes, block, weights) >= cut_sum)
+
+
+def _levels_slow(codes: Any, block: int, weights: Any, inverse: float, chosen: np.uint64, step: int, out: Any) -> None:
+    levels = (_sums_of(codes, block, weights) * inverse).astype(np.int64)
+    lanes = np.unpackbits(np.array([chosen], "<u8").view(np.uint8), bitorder="little")
+    out[:] = levels + np.where(lanes, step, 0)
+
+
+def _nonzero_slow(flat: Any, block: int) -> np.uint64:
+    return _word(flat[block * _LANES : (block + 1) * _LANES] != 0)
+
+
+def _lowest_bit_slow(word: np.uint64) -> int:
+    return (int(word) & -int(word)).bit_length() - 1
+
+
+def _count_slow(word: np.uint64) -> int:
+    return int(word).bit_count()
+
+
+_PLAIN = bool(config.DISABLE_JIT)
+bounds: Any = _bounds_slow if _PLAIN else _bounds_vector
+"""(codes, block, low, high) -> words; bit k: greatest code >= low, least code >= high of pixel 64 block + k."""
+reached: Any = _reached_slow if _PLAIN else _reached_vector
+"""(codes, block, weights, cut_sum) -> word; bit k: weighted sum >= cut_sum."""
+levels_of: Any = _levels_slow if _PLAIN else _levels_vector
+"""(codes, block, weights, inverse, chosen, step, out): writes truncated sum * inverse of the block's 64 pixels into
+out, uint32 (64,), and adds step where chosen has its bit."""
+nonzero: Any = _nonzero_slow if _PLAIN else _nonzero_vector
+"""(flat, block) -> word; bit k: octet 64 block + k of a uint8 array is not 0."""
+lowest_bit: Any = _lowest_bit_slow if _PLAIN else _lowest_bit_vector
+"""Index of the lowest set bit of a word that is not 0."""
+count_bits: Any = _count_slow if _PLAIN else _count_vector
+"""Number of set bits of a word."""
