@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -29,6 +31,25 @@ def soft_dice_loss(logits: Tensor, target: Tensor) -> Tensor:
 def bce_dice_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Binary cross-entropy (mean over all pixels) plus ``soft_dice_loss``; shapes as there."""
     return functional.binary_cross_entropy_with_logits(logits, target) + soft_dice_loss(logits, target)
+
+
+def summed_loss(maps: Sequence[Tensor], target: Tensor) -> Tensor:
+    """Sum of ``bce_dice_loss`` over the logit maps of a deeply supervised network, all of one weight.
+
+    Args:
+        maps: (N, 1, h, w) float each, on grids of their own, one or more.
+        target: (N, 1, H, W) float in [0, 1]. For a map on another grid it is resized: bilinear, corner pixel on corner
+            pixel (``align_corners=True``, what torch did when this loss was made).
+
+    Source: JunhongXu's RefineNet v6 for Carvana, which summed its losses over seven maps in this way.
+    """
+    return torch.stack([bce_dice_loss(logits, _resized(target, logits)) for logits in maps]).sum()
+
+
+def _resized(target: Tensor, logits: Tensor) -> Tensor:
+    grid = logits.shape[2:]
+    same = target.shape[2:] == grid
+    return target if same else functional.interpolate(target, size=grid, mode="bilinear", align_corners=True)
 
 
 def hard_dice(logits: Tensor, target: Tensor) -> Tensor:

@@ -48,6 +48,10 @@ class TorchModel(Model):
         """The network, untrained: (N, channels, H, W) float32 to logits (N, 1, H, W), sides multiples of divisor.
 
         It may be built on torch's meta device (to count parameters): pretrained files belong in ``initialise``.
+
+        For deep supervision it answers, in training mode only, a tuple of logit maps (N, 1, h, w), each on a grid of
+        its own: first the finest, (N, 1, H, W), which is all that it answers in eval mode. Training sums the loss
+        over all of them, with equal weights; see ``losses.summed_loss``.
         """
         raise NotImplementedError
 
@@ -104,20 +108,31 @@ class TorchModel(Model):
         Raises:
             TrainingError: the network answers on another grid.
         """
+        return self.forward_maps(network, images)[0]
+
+    def forward_maps(self, network: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
+        """All logit maps of a network in training mode, the finest first, which is that of ``forward``.
+
+        Coarser ones are cropped to the cells that lie over the photo, in part or wholly. Arguments and errors as for
+        ``forward``.
+        """
         height, width = images.shape[2:]
         inputs = normalised(images, self.options)
         down, right = -height % self.divisor, -width % self.divisor
         if down or right:
             inputs = functional.pad(inputs, (0, right, 0, down), mode="replicate")
         inputs = inputs.contiguous(memory_format=torch.channels_last)
-        logits: Tensor = network(inputs)
+        answer = network(inputs)
+        maps: tuple[Tensor, ...] = answer if isinstance(answer, tuple) and network.training else (answer,)
+        shapes = [tuple(m.shape) if isinstance(m, Tensor) else type(m).__name__ for m in maps]
         expected = (inputs.shape[0], 1, *inputs.shape[2:])
-        if tuple(logits.shape) != expected:
+        if shapes[:1] != [expected] or any(len(s) != 4 or s[:2] != expected[:2] for s in shapes):
             raise TrainingError(
-                f"member {self.config.name}: the network answers {tuple(logits.shape)} to {tuple(inputs.shape)}, "
-                f"not {expected}: report it to the author of model {self.config.model}"
+                f"member {self.config.name}: the network answers {', '.join(map(str, shapes)) or 'no map'} to "
+                f"{tuple(inputs.shape)}, not {expected}: report it to the author of model {self.config.model}"
             )
-        return logits[:, :, :height, :width]
+        rows, columns = inputs.shape[2:]
+        return tuple(m[:, :, : -(-height * m.shape[2] // rows), : -(-width * m.shape[3] // columns)] for m in maps)
 
     def fit(self, task: FitTask) -> FitResult:
         """Trains one fold, resuming what a stopped run left in ``task.directory``; see ``learn.train``."""

@@ -23,7 +23,7 @@ from carvana_ens.errors import TrainingError
 from carvana_ens.files import write_text
 from carvana_ens.learn.augment import augment, draw_change
 from carvana_ens.learn.checkpoints import fit_parameters, read_header, read_tensors, write_tensors
-from carvana_ens.learn.losses import bce_dice_loss, hard_dice
+from carvana_ens.learn.losses import hard_dice, summed_loss
 from carvana_ens.learn.photos import Photos
 from carvana_ens.learn.recipe import TorchOptions, one_cycle
 from carvana_ens.learn.torch_model import pick_device, place
@@ -104,7 +104,7 @@ class _Run:
                 rate = one_cycle((epoch - 1) * self.steps + number, self.options.epochs * self.steps, self.options.rate)
                 for group in self.optimiser.param_groups:
                     group["lr"] = rate
-                loss = bce_dice_loss(self.model.forward(self.network, inputs), targets)
+                loss = summed_loss(self.model.forward_maps(self.network, inputs), targets)
                 value = loss.item()
                 if not math.isfinite(value):
                     raise TrainingError(

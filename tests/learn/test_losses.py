@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from carvana_ens.learn.losses import bce_dice_loss, hard_dice, soft_dice_loss
+from carvana_ens.learn.losses import bce_dice_loss, hard_dice, soft_dice_loss, summed_loss
 
 
 def numpy_bce(z, t):
@@ -66,6 +66,20 @@ def test_one_empty_photo_does_not_change_the_cost_of_its_neighbour():
     empty_z, empty_t = torch.full_like(z, -60), torch.zeros_like(t)
     pair = soft_dice_loss(torch.cat([z, empty_z]), torch.cat([t, empty_t]))
     assert pair.item() == pytest.approx(soft_dice_loss(z, t).item() / 2, abs=1e-6)
+
+
+def test_the_loss_of_several_maps_is_the_sum_with_the_target_on_each_grid(tiny, pair):
+    _, t = pair
+    rng = np.random.default_rng(6)
+    maps = [rng.normal(0, 3, (3, 1, *grid)).astype(np.float32) for grid in ((7, 9), (7, 9), (4, 5), (2, 3), (1, 1))]
+    expected = 0.0
+    for z in maps:
+        target = tiny.resized(t, *z.shape[2:])
+        expected += numpy_bce(z, target) + numpy_dice_loss(z, target)
+    got = summed_loss([torch.from_numpy(z) for z in maps], torch.from_numpy(t))
+    assert got.item() == pytest.approx(expected, abs=1e-4)
+    alone = summed_loss([torch.from_numpy(maps[0])], torch.from_numpy(t))
+    assert alone.item() == bce_dice_loss(torch.from_numpy(maps[0]), torch.from_numpy(t)).item()
 
 
 def test_hard_dice_equals_its_formula_also_for_empty_photos():

@@ -189,6 +189,60 @@ def test_a_network_on_another_grid_is_the_plugins_fault():
         model.predict(batch_of(1, 8, 8))
 
 
+class Pyramid(nn.Module):
+    """The first channel as it is and averaged over 2, 4 and 8 pixels, in both modes if it is told so."""
+
+    def __init__(self, in_eval=False, coarse=1):
+        super().__init__()
+        self.in_eval, self.coarse = in_eval, coarse
+
+    def forward(self, x):
+        coarser = [nn.functional.avg_pool2d(x[:, : self.coarse], side) for side in (2, 4, 8)]
+        return (x[:, :1], *coarser) if self.training or self.in_eval else x[:, :1]
+
+
+@pytest.mark.parametrize(
+    ("shape", "grids"),
+    [
+        ((16, 24), [(16, 24), (8, 12), (4, 6), (2, 3)]),
+        ((9, 24), [(9, 24), (5, 12), (3, 6), (2, 3)]),
+        ((7, 1), [(7, 1), (4, 1), (2, 1), (1, 1)]),
+    ],
+)
+def test_a_deeply_supervised_network_gives_all_maps_in_training_and_the_finest_in_prediction(shape, grids):
+    class Deep(Identity):
+        divisor = 8
+
+        def build(self):
+            return Pyramid()
+
+    model = Deep(MemberConfig(name="m", model="deep", options={"normalise": "unit"}))
+    network = model.build()
+    images = torch.rand(2, 3, *shape)
+    maps = model.forward_maps(network.train(), images)
+    assert [tuple(m.shape) for m in maps] == [(2, 1, *grid) for grid in grids]
+    for m, side in zip(maps, (1, 2, 4, 8), strict=True):
+        corner = images[:, 0, : min(side, shape[0]), : min(side, shape[1])].numpy()
+        padded = np.pad(corner, ((0, 0), (0, side - corner.shape[1]), (0, side - corner.shape[2])), mode="edge")
+        assert np.allclose(m[:, 0, 0, 0].numpy(), padded.mean((1, 2)), atol=1e-6)
+    assert torch.equal(model.forward(network, images), maps[0])
+    (only,) = model.forward_maps(network.eval(), images)
+    assert torch.equal(only, maps[0])
+
+
+@pytest.mark.parametrize(
+    ("network", "words"),
+    [
+        (Pyramid(in_eval=True).eval(), r"answers tuple to .*author of model deep"),
+        (Pyramid(coarse=3), r"\(1, 1, 8, 8\), \(1, 3, 4, 4\), .*author of model deep"),
+    ],
+)
+def test_maps_that_training_or_prediction_cannot_use_are_the_plugins_fault(network, words):
+    model = Identity(MemberConfig(name="m", model="deep"))
+    with pytest.raises(TrainingError, match=words):
+        model.forward(network, torch.rand(1, 3, 8, 8))
+
+
 def test_predicting_before_loading_is_refused(model):
     with pytest.raises(TrainingError, match="load"):
         model.predict(batch_of(1, 8, 8))

@@ -77,6 +77,45 @@ def test_the_reported_dice_is_that_of_the_checkpoint_on_the_networks_grid(tiny, 
     assert result.dice == pytest.approx(np.mean(dices), abs=1e-6)
 
 
+PLAIN = {"hflip": 0.0, "shift": 0.0, "scale": 0.0, "brightness": 0.0, "contrast": 0.0, "repaint": 0.0}
+
+
+def test_every_map_of_a_deeply_supervised_network_is_trained(tiny, tmp_path):
+    class Net(tiny.Net):
+        def __init__(self, channels):
+            super().__init__(channels)
+            self.body[3].p = 0.0  # no dropout, so that the step can be repeated by hand
+            self.coarse = torch.nn.Conv2d(8, 1, 1)
+
+        def forward(self, x):
+            features = self.body(x)
+            finest = self.head(features)
+            return (finest, self.coarse(features)) if self.training else finest
+
+    class Deep(tiny.TinyModel):
+        def build(self):
+            return Net(self.channels)
+
+    model = Deep(tiny.config(epochs=1, batch_size=7, normalise="unit", **PLAIN))
+    seen = []
+    trained = load_file(model.fit(tiny.task(tmp_path, seen.append)).checkpoint)
+
+    network = model.fresh_network(3)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    images, covers = next(Photos(tiny.Memory(0, 7), Size(24, 32)).batches([range(7)]))
+    maps = network.train()(images.float() / 255)
+    target = covers.double() / 255
+    half = torch.from_numpy(tiny.resized(target.numpy(), 12, 16))
+    expected = 0.0
+    for logits, truth in zip(maps, (target, half), strict=True):
+        p = torch.sigmoid(logits.double())
+        expected -= (truth * p.log() + (1 - truth) * (1 - p).log()).mean()
+        both, areas = (p * truth).sum((1, 2, 3)), p.sum((1, 2, 3)) + truth.sum((1, 2, 3))
+        expected += (1 - (2 * both + 1) / (areas + 1)).mean()
+    assert seen[0]["loss"] == pytest.approx(expected.item(), abs=1e-5)
+    assert not torch.equal(trained["coarse.weight"], before["coarse.weight"])
+
+
 def test_the_same_seed_trains_the_same_network_and_another_does_not(tiny, tmp_path):
     torch.manual_seed(1)
     fit(tiny, tmp_path / "a", epochs=2)
