@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from carvana_ens.errors import DataError, PluginError, TrainingError, UsageError
 from carvana_ens.learn.ahead import read_ahead
-from carvana_ens.learn.resize import grid_of, resize_image, resize_map
+from carvana_ens.learn.resize import Fitting, grid_of, input_rule
 from carvana_ens.model import TTA, Batch, Model
 from carvana_ens.types import Image, ModelMaps, ProbabilityMap, Size
 
@@ -45,8 +45,9 @@ def predict_maps(
 ) -> Iterator[tuple[str, ProbabilityMap]]:
     """Predicts one member, photo by photo.
 
-    Views are averaged in the space that the model declares, on its input grid; that mean is resized (bilinear) to
-    the photo's own grid, put through the sigmoid if it is logits, and averaged over the models as probabilities.
+    Views are averaged in the space that the model declares, on its input grid; that mean is brought back to the
+    photo's own grid (resized bilinearly, or cropped where photos are padded), put through the sigmoid if it is
+    logits, and averaged over the models as probabilities.
 
     Args:
         models: the loaded fold models of the member, all of one config.
@@ -63,14 +64,15 @@ def predict_maps(
 
     Raises:
         UsageError: no models, or an unknown augmentation.
-        DataError: a group model without input size, and photos of several sizes in one group.
+        DataError: a group model without input size, and photos of several sizes in one group; a photo that cannot be
+            padded to the input size.
         PluginError: the model does not write each map once, on the grid it was given, as floats, in [0, 1].
         TrainingError: a map with NaN or infinity.
     """
     flips = tta_flips(tta)
     if not models:
         raise UsageError("no model to predict with: train the member or give it a checkpoint")
-    size = models[0].config.size or models[0].size
+    size, fitting = input_rule(models[0])
     wanted = frozenset(ids)
     if len(wanted) != len(ids) or not (all_ids is None or wanted.issubset(all_ids)):
         raise UsageError("photos to predict: name each id once, and only ids of the split")
@@ -78,7 +80,8 @@ def predict_maps(
     def read(image_id: str) -> _Photo:
         image = images.read(image_id)
         grid = grid_of(image)
-        return _Photo(image_id, groups[image_id], grid, resize_image(image, size or grid))
+        fitted = fitting.image(image, fitting.grid(size or grid), image_id)
+        return _Photo(image_id, groups[image_id], grid, fitted)
 
     for photos in read_ahead(read, _units(models[0], ids, groups, wanted, ids if all_ids is None else all_ids)):
         batches = _batches(models[0], photos)
@@ -86,7 +89,7 @@ def predict_maps(
         maps: dict[str, ProbabilityMap] = {}
         for model in models:
             for image_id, values in _mean_over_views(model, batches, flips, wanted).items():
-                p = _probabilities(model, values, grids[image_id])
+                p = _probabilities(model, fitting, values, grids[image_id])
                 p *= np.float32(1 / len(models))
                 maps[image_id] = p if image_id not in maps else np.add(maps[image_id], p, out=p)
         for image_id in grids:
@@ -241,6 +244,6 @@ class _Gather:
         )
 
 
-def _probabilities(model: Model, values: ProbabilityMap, grid: Size) -> ProbabilityMap:
-    resized = resize_map(values, grid)
-    return sigmoid(resized) if model.output == "logits" else resized
+def _probabilities(model: Model, fitting: Fitting, values: ProbabilityMap, grid: Size) -> ProbabilityMap:
+    own = fitting.back(values, grid)
+    return sigmoid(own) if model.output == "logits" else own

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from carvana_ens.errors import DataError
 from carvana_ens.learn.ahead import read_ahead
-from carvana_ens.learn.resize import grid_of, mask_cover, resize_image
+from carvana_ens.learn.resize import SQUASH, Fitting, grid_of
 from carvana_ens.model import Samples
 from carvana_ens.types import Size
 
@@ -19,17 +19,18 @@ CACHE_BYTES = 2 * 2**30
 
 
 class Photos:
-    """Photos and masks of a sample source, resized once.
+    """Photos and masks of a sample source, brought to the network's grid once.
 
     Everything is kept (4 bytes a pixel) when the whole source fits ``CACHE_BYTES``, else each photo is read anew.
     """
 
-    def __init__(self, samples: Samples, size: Size | None) -> None:
-        """size: the network's grid; None takes the first photo's, and all must have it."""
-        self.samples = samples
+    def __init__(self, samples: Samples, size: Size | None, fitting: Fitting = SQUASH) -> None:
+        """size, fitting: of ``input_rule``; size None takes the first photo's, and all must come to its grid."""
+        self.samples, self.fitting = samples, fitting
         self.ids = tuple(samples.ids)
-        self.size = grid_of(samples.image(self.ids[0])) if size is None else size
-        self.resized = size is not None
+        self.asked = grid_of(samples.image(self.ids[0])) if size is None else size
+        self.size = fitting.grid(self.asked)
+        self.sized = size is not None
         fits = len(self.ids) * self.size.height * self.size.width * 4 <= CACHE_BYTES
         self._kept: dict[int, NDArray[np.uint8]] | None = {} if fits else None
 
@@ -51,13 +52,14 @@ class Photos:
         image, mask = self.samples.image(image_id), self.samples.mask(image_id)
         if grid_of(image) != grid_of(mask):
             raise DataError(f"the mask of {image_id} is {grid_of(mask)}, its photo {grid_of(image)}: they must agree")
-        if not self.resized and grid_of(image) != self.size:
+        if not self.sized and self.fitting.grid(grid_of(image)) != self.size:
             raise DataError(
-                f"photo {image_id} is {grid_of(image)}, {self.ids[0]} is {self.size}: "
+                f"photo {image_id} is {grid_of(image)}, {self.ids[0]} is {self.asked}: "
                 "give the member an input size to train on photos of several sizes"
             )
-        cover = np.rint(mask_cover(mask, self.size) * 255).astype(np.uint8)
-        layers = np.concatenate([resize_image(image, self.size).transpose(2, 0, 1), cover[None]])
+        fitted = self.fitting.image(image, self.size, image_id)
+        cover = np.rint(self.fitting.cover(mask, self.size) * 255).astype(np.uint8)
+        layers = np.concatenate([fitted.transpose(2, 0, 1), cover[None]])
         if self._kept is not None:
             self._kept[index] = layers
         return layers

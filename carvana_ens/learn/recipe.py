@@ -37,6 +37,14 @@ class TorchOptions:
     normalise: Literal["imagenet", "unit", "photo"] = option(
         "imagenet", "imagenet: ImageNet's mean and deviation; unit: 0..1; photo: each photo's own mean and deviation"
     )
+    pad: Literal["none", "zero", "edge", "reflect"] = option(
+        "none",
+        "none: photos are resized to the input size; zero, edge, reflect: they keep their pixels and get black, "
+        "border or mirrored ones beside them, up to the member's own size, or to the least that the network takes",
+    )
+    pad_sides: Literal["after", "both"] = option(
+        "after", "where padding lies: after (right and below), or both (half of it left and above)"
+    )
 
     def __post_init__(self) -> None:
         for name, least in (("epochs", 1), ("batch_size", 1), ("valid_every", 1), ("patience", 0)):

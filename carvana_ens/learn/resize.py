@@ -1,15 +1,26 @@
-"""Photos, masks and maps brought to another grid, the same way in training and prediction (Pillow, half-pixel)."""
+"""Photos and masks brought to a network's grid, and maps back, the same way in training and prediction.
+
+Resizing is Pillow's (half-pixel). Padding leaves every pixel of the photo as it is, and cropping gives it back.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
+from carvana_ens.errors import DataError
+from carvana_ens.learn.recipe import TorchOptions
+from carvana_ens.model import Model
 from carvana_ens.types import Image, Mask, ProbabilityMap, Size
 
 BILINEAR = Pillow.Resampling.BILINEAR
 BOX = Pillow.Resampling.BOX
+MODES: dict[str, Literal["constant", "edge", "reflect"]] = {"zero": "constant", "edge": "edge", "reflect": "reflect"}
+"""numpy's name of each fill."""
 
 
 def grid_of(array: NDArray[np.generic]) -> Size:
@@ -38,3 +49,106 @@ def resize_map(values: ProbabilityMap, size: Size) -> ProbabilityMap:
     if grid_of(values) == size:
         return values
     return np.array(Pillow.fromarray(values).resize((size.width, size.height), BILINEAR), dtype=np.float32)
+
+
+class Fitting(Protocol):
+    """A way from photos to a network's grid and back."""
+
+    def grid(self, size: Size) -> Size:
+        """The network's grid for an input size that was asked for, or for a photo's own."""
+
+    def image(self, image: Image, grid: Size, image_id: str) -> Image:
+        """(H, W, 3) uint8 on the grid. Raises DataError, naming the photo, where it cannot be brought there."""
+
+    def cover(self, mask: Mask, grid: Size) -> ProbabilityMap:
+        """(H, W) float32 in [0, 1] on the grid: the part of each pixel that the object covers."""
+
+    def back(self, values: ProbabilityMap, size: Size) -> ProbabilityMap:
+        """(H, W) float32 values of the network's grid on that of a photo of this size."""
+
+
+class Squash:
+    """Photos are resized to the grid, whatever their proportions."""
+
+    def grid(self, size: Size) -> Size:
+        """The size as it is."""
+        return size
+
+    def image(self, image: Image, grid: Size, image_id: str) -> Image:  # noqa: ARG002 - nothing can go wrong
+        """See ``resize_image``."""
+        return resize_image(image, grid)
+
+    def cover(self, mask: Mask, grid: Size) -> ProbabilityMap:
+        """See ``mask_cover``."""
+        return mask_cover(mask, grid)
+
+    def back(self, values: ProbabilityMap, size: Size) -> ProbabilityMap:
+        """See ``resize_map``."""
+        return resize_map(values, size)
+
+
+SQUASH = Squash()
+
+
+@dataclass(frozen=True)
+class Padding:
+    """Photos keep their pixels; the grid's other pixels lie beside them. Masks are padded as their photos are.
+
+    fill: zero: black; edge: the border repeated; reflect: mirrored, the border pixel not repeated. sides: after:
+    right and below; both: half left and above, an odd pixel right and below. multiple: what the grid's sides are
+    multiples of.
+    """
+
+    fill: Literal["zero", "edge", "reflect"]
+    sides: Literal["after", "both"]
+    multiple: int = 1
+
+    def grid(self, size: Size) -> Size:
+        """The size, its sides rounded up to the multiple."""
+        return Size(*(-(-side // self.multiple) * self.multiple for side in size))
+
+    def image(self, image: Image, grid: Size, image_id: str) -> Image:
+        """The photo with its padding.
+
+        Raises:
+            DataError: it is larger than the grid, or too small to be mirrored that far out.
+        """
+        photo = grid_of(image)
+        margins = self._margins(photo, grid)
+        if grid.height < photo.height or grid.width < photo.width:
+            raise DataError(
+                f"photo {image_id} is {photo}, larger than the input size {grid}, and option pad={self.fill} never "
+                f"shrinks it: give the member a size of {photo} or more or none at all, or set pad=none"
+            )
+        if self.fill == "reflect" and any(max(margin) >= side for margin, side in zip(margins, photo, strict=True)):
+            raise DataError(
+                f"photo {image_id} is {photo}, too small to be mirrored out to {grid}: "
+                "set pad=edge or pad=zero, or give the member a smaller size"
+            )
+        return np.pad(image, (*margins, (0, 0)), MODES[self.fill])
+
+    def cover(self, mask: Mask, grid: Size) -> ProbabilityMap:
+        """The mask as 0 and 1, with its padding."""
+        return np.pad(mask.astype(np.float32), self._margins(grid_of(mask), grid), MODES[self.fill])
+
+    def back(self, values: ProbabilityMap, size: Size) -> ProbabilityMap:
+        """The values of the photo's own pixels."""
+        (above, _), (left, _) = self._margins(size, grid_of(values))
+        return np.ascontiguousarray(values[above : above + size.height, left : left + size.width])
+
+    def _margins(self, photo: Size, grid: Size) -> tuple[tuple[int, int], ...]:
+        """(before, after) of each axis."""
+        added = [whole - own for whole, own in zip(grid, photo, strict=True)]
+        return tuple((0, n) if self.sides == "after" else (n // 2, n - n // 2) for n in added)
+
+
+def input_rule(model: Model) -> tuple[Size | None, Fitting]:
+    """The input size that photos are brought to (None: each photo's own), and the way there.
+
+    A padded photo is not resized, so the model's default size, chosen to squash to, does not bind it: only the
+    member's own size does.
+    """
+    options = model.options
+    if not isinstance(options, TorchOptions) or options.pad == "none":
+        return model.config.size or model.size, SQUASH
+    return model.config.size, Padding(options.pad, options.pad_sides, getattr(model, "divisor", 1))

@@ -9,6 +9,7 @@ from PIL import Image as Pillow
 
 from carvana_ens.errors import DataError, PluginError, TrainingError, UsageError
 from carvana_ens.learn.inference import UNIT, predict_maps, sigmoid, tta_flips
+from carvana_ens.learn.recipe import TorchOptions
 from carvana_ens.model import Batch, MemberConfig, Model
 from carvana_ens.types import Size
 
@@ -110,6 +111,68 @@ def test_without_an_input_size_the_photos_themselves_are_predicted():
     for name, values in run(model, folder, ("hflip", "vflip")):
         image = folder.images[name]
         assert values == pytest.approx(slow([model], image, ("hflip", "vflip"), Size(*image.shape[:2])), abs=2e-6)
+
+
+class Padded(Spy):
+    Options = TorchOptions
+    divisor = 8
+
+    def __init__(self, size=None, **options):
+        Model.__init__(self, MemberConfig(name="spy", model="spy-model", size=size, options=options))
+        self.batches = []
+
+
+@pytest.mark.parametrize("tta", [(), ("hflip", "vflip")])
+@pytest.mark.parametrize("size", [None, Size(40, 64)])
+@pytest.mark.parametrize(
+    ("options", "mode", "before"),
+    [
+        ({"pad": "zero"}, "constant", lambda added: 0),
+        ({"pad": "edge", "pad_sides": "both"}, "edge", lambda added: added // 2),
+        ({"pad": "reflect", "pad_sides": "both"}, "reflect", lambda added: added // 2),
+    ],
+)
+def test_a_padding_member_predicts_photos_as_they_are(tta, size, options, mode, before):
+    folder = Folder({"a": (31, 45), "b": (32, 43), "c": (24, 48)})
+    models = [Padded(size, **options), Padded(size, **options)]
+    models[1].factor = -0.4
+    for name, values in run(models, folder, tta):
+        image = folder.images[name]
+        height, width = image.shape[:2]
+        grid = size or {"a": (32, 48), "b": (32, 48), "c": (24, 48)}[name]
+        above, left = before(grid[0] - height), before(grid[1] - width)
+        margins = ((above, grid[0] - height - above), (left, grid[1] - width - left))
+        padded = np.pad(image, (*margins, (0, 0)), mode)
+        expected = 0.0
+        for model in models:
+            views = []
+            for v, h in itertools.product((1, -1), repeat=2) if tta else [(1, 1)]:
+                views.append(model.answer(padded[::v, ::h]).astype(np.float64)[::v, ::h])
+            z = np.mean(views, axis=0)[above : above + height, left : left + width]
+            expected = expected + 1 / (1 + np.exp(-z)) / 2
+        assert values.shape == (height, width)
+        assert values == pytest.approx(expected, abs=2e-6)
+    assert {batch.images.shape[1:3] for batch in models[0].batches} == ({size} if size else {(32, 48), (24, 48)})
+
+
+def test_padding_changes_no_pixel_of_a_model_that_looks_at_single_pixels():
+    class Pixelwise(Padded):
+        def answer(self, image):
+            return (image[..., 0] / 40.0 - image[..., 2] / 50.0).astype(np.float32)
+
+    folder = Folder({"a": (64, 1918), "b": (37, 53)})
+    plain = dict(run(Pixelwise(), folder, ("hflip",)))
+    for options in ({"pad": "zero"}, {"pad": "reflect", "pad_sides": "both"}, {"pad": "edge"}):
+        for name, values in run(Pixelwise(**options), folder, ("hflip",)):
+            assert np.array_equal(values, plain[name])
+
+
+def test_photos_that_cannot_be_padded_are_refused_by_name():
+    folder = Folder({"a": (16, 16), "b": (16, 41)})
+    with pytest.raises(DataError, match="photo b is 16x41, larger than the input size 24x40"):
+        run(Padded(Size(20, 40), pad="zero"), folder)
+    with pytest.raises(DataError, match="photo a is 16x16, too small to be mirrored"):
+        run(Padded(Size(48, 48), pad="reflect"), folder)
 
 
 def test_batches_are_runs_of_one_grid_and_at_most_the_batch_size():

@@ -46,6 +46,8 @@ def test_rate_of_the_shortest_runs_stays_between_zero_and_the_peak(steps):
         {"contrast": -0.5},
         {"colour": "cmyk"},
         {"normalise": "batch"},
+        {"pad": "wrap"},
+        {"pad_sides": "before"},
     ],
 )
 def test_options_out_of_range_are_refused_by_name(values):
