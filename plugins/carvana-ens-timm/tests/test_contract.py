@@ -2,20 +2,19 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import pytest
-import torch
-
 from carvana_ens.testing import ModelTests
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class TestTimmUnet(ModelTests):
     model = "timm-unet"
-    options: ClassVar = {"epochs": 1, "encoder_weights": ""}
+    options: ClassVar = {"epochs": 1}
+
+
+class TestTimmFpn(ModelTests):
+    model = "timm-fpn"
+    options: ClassVar = {"epochs": 1, "encoder": "test_convnext", "pyramid_channels": 16, "branch_channels": 8}
+
+
+class TestTimmLinknet(ModelTests):
+    model = "timm-linknet"
+    options: ClassVar = {"epochs": 1, "encoder": "test_efficientnet"}
