@@ -1,9 +1,4 @@
-"""Reading probability stores.
-
-A chunk's bytes are read and decoded here, into a buffer of the image's size, instead of through zarr's indexing: that
-costs a third of the time, turns a missing chunk into an error (zarr reads zeros), and bounds what a hostile chunk can
-allocate. A test holds it equal to zarr's own reading.
-"""
+"""Reading probability stores: what a store says of itself, and the maps of its images one by one."""
 
 from __future__ import annotations
 
@@ -14,14 +9,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
-import numcodecs.zstd
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from carvana_ens.errors import StoreError, first_line
+from carvana_ens.errors import StoreError, UsageError, first_line
 from carvana_ens.files import digest
+from carvana_ens.store.chunks import ChunkError, DirectReader, Reader
+from carvana_ens.store.foreign import ZarrReader
 from carvana_ens.store.place import Place, place_of
 from carvana_ens.store.schema import FULL_SCALE, DType, Provenance, check_arrays, check_attributes, ids_digest
 from carvana_ens.types import Codes, Size
@@ -54,6 +49,7 @@ class ProbabilityStore:
         self.full_scale = FULL_SCALE[self.dtype]
         self.shape: tuple[int, int, int] = arrays["prob"].shape
         self.provenance = Provenance.from_json(ours["provenance"])
+        self._reader = _reader(self._place, arrays["prob"])
         self._done = arrays["done"]
         self.ids = tuple(str(image_id) for image_id in _read(self._place, arrays["ids"]))
         if ids_digest(self.ids) != ours["ids_sha256"] or len(set(self.ids)) != len(self.ids):
@@ -98,38 +94,43 @@ class ProbabilityStore:
         Raises:
             StoreError: unknown id, no map yet, or a chunk that is gone or damaged; names the id.
         """
-        number = self.index.get(image_id)
-        if number is None:
-            raise StoreError(f"{self.path} has no image {image_id!r}: see its ids with carvana-ens status")
+        codes: Codes = np.empty(self.sizes[self._number(image_id)], self.dtype)
+        self.read_into(image_id, codes)
+        return codes
+
+    def read_into(self, image_id: str, out: Codes) -> None:
+        """Reads one image into an array of the caller's, (h, w) at its true size, C-contiguous, of the store's dtype.
+
+        Raises:
+            StoreError: as ``read`` does; what is in ``out`` then means nothing.
+            UsageError: an array of another shape or dtype.
+        """
+        number = self._number(image_id)
+        if out.shape != self.sizes[number] or out.dtype != self.dtype or not out.flags.c_contiguous:
+            raise UsageError(
+                f"{self.path}: {image_id} cannot be read into {out.dtype} {out.shape}: give a C-contiguous "
+                f"{self.dtype} {tuple(self.sizes[number])}"
+            )
         if self.records[number] == 0:
             raise StoreError(f"{self.path} has no map of {image_id} yet: run predict (or import) again")
         try:
-            stored = self._place.get(f"prob/c/{number}/0/0")
-        except OSError as error:
-            raise StoreError(f"{self.path}: the chunk of {image_id} cannot be read: {error.strerror}") from error
-        if stored is None:
-            raise StoreError(
-                f"{self.path}: the chunk of {image_id} is gone although its map is recorded as done: {self._cure()}"
-            )
-        codes = self._decode(image_id, stored)
-        height, width = self.sizes[number]
-        if codes.shape != (height, width):
-            codes = codes[:height, :width].copy()
-        return codes
+            self._reader.read_into(number, out)
+        except ChunkError as error:
+            cure = f": {self._cure()}" if error.cure else ""
+            raise StoreError(f"{self.path}: the chunk of {image_id} {error}{cure}") from error
+        if not self._reader.checked:
+            self._check_record(image_id, out)
 
-    def _decode(self, image_id: str, stored: bytes) -> Codes:
-        content, stated = stored[:-4], stored[-4:]
-        if len(stored) <= 4 or google_crc32c.value(content) != int.from_bytes(stated, "little"):
-            raise StoreError(f"{self.path}: the chunk of {image_id} is damaged (checksum): {self._cure()}")
-        buffer: Any = np.empty(self.shape[1:], dtype="u1" if self.dtype == "uint8" else "<u2")
-        try:
-            if _frame_size(content) != buffer.nbytes:
-                raise ValueError("another number of pixels")
-            # with a destination given, a frame that holds more than it says is refused, not allocated
-            numcodecs.zstd.decompress(content, buffer)
-        except (RuntimeError, ValueError, IndexError) as error:
-            raise StoreError(f"{self.path}: the chunk of {image_id} does not decode: {self._cure()}") from error
-        return buffer  # type: ignore[no-any-return]
+    def _number(self, image_id: str) -> int:
+        number = self.index.get(image_id)
+        if number is None:
+            raise StoreError(f"{self.path} has no image {image_id!r}: see its ids with carvana-ens status")
+        return number
+
+    def _check_record(self, image_id: str, codes: Codes) -> None:
+        record = int(self.records[self.index[image_id]])
+        if record >> 32 != 1 or record & 0xFFFFFFFF != checksum(codes):
+            raise StoreError(f"{self.path}: the map of {image_id} differs from its done record: {self._cure()}")
 
     def _cure(self) -> str:
         return "delete the store and predict (or import) it again"
@@ -137,24 +138,21 @@ class ProbabilityStore:
     def damage(self, image_id: str) -> str | None:
         """What is wrong with one image's map, read and compared with its done record; None when nothing is."""
         try:
-            codes = self.read(image_id)
+            self._check_record(image_id, self.read(image_id))
         except StoreError as error:
             return str(error)
-        record = int(self.records[self.index[image_id]])
-        if record >> 32 != 1 or record & 0xFFFFFFFF != checksum(codes):
-            return f"{self.path}: the map of {image_id} differs from its done record: {self._cure()}"
         return None
 
 
-def _frame_size(content: bytes) -> int | None:
-    """Bytes that a zstd frame says it holds, None when it does not say (RFC 8878, 3.1.1.1)."""
-    descriptor = content[4]
-    flag, single = descriptor >> 6, descriptor >> 5 & 1
-    if flag == 0 and not single:
-        return None
-    start = 5 + (0 if single else 1) + (0, 1, 2, 4)[descriptor & 3]
-    width = (1, 2, 4, 8)[flag]
-    return int.from_bytes(content[start : start + width], "little") + (256 if width == 2 else 0)
+def _reader(place: Place, prob: Any) -> Reader:
+    """Direct where the layout is ours, else zarr's own."""
+    names = [codec.to_dict()["name"] for codec in prob.metadata.codecs]
+    keys = prob.metadata.chunk_key_encoding.to_dict()
+    little = prob.metadata.codecs[0].to_dict().get("configuration", {}).get("endian") != "big"
+    ours = names == ["bytes", "zstd", "crc32c"] and little and prob.chunks == (1, *prob.shape[1:])
+    if ours and keys == {"name": "default", "configuration": {"separator": "/"}}:
+        return DirectReader(place, prob.shape[1:], str(prob.dtype))
+    return ZarrReader(str(place), prob)
 
 
 def open_store(path: str | Path) -> ProbabilityStore:
