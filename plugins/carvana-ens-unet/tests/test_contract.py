@@ -1,12 +1,24 @@
+"""Every model keeps the plugin contract. The networks are shrunk: what is checked does not depend on their width."""
+
 from __future__ import annotations
 
-from typing import ClassVar
+import tomllib
+from pathlib import Path
 
 import pytest
 import torch
 
 from carvana_ens import Size
 from carvana_ens.testing import ModelTests
+
+POINTS = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]["entry-points"]
+CLASSES = {
+    f"Test_{name}": type(
+        f"Test_{name}", (ModelTests,), {"model": name, "options": {"epochs": 1, "shrink": 16}, "size": Size(32, 48)}
+    )
+    for name in POINTS["carvana_ens.models"]
+}
+globals().update(CLASSES)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -15,15 +27,3 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.mark.slow
-class TestUnet128(ModelTests):
-    model = "unet-128"
-    options: ClassVar = {"epochs": 1}
-    size = Size(32, 48)  # 34 million parameters cost enough on any grid
-
-
-class TestUnetGray(ModelTests):
-    model = "unet-gray"
-    options: ClassVar = {"epochs": 1}
