@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
+from typing import TypeVar
 
 import numpy as np
 
-from carvana_ens.core.blend import blend_bits, stack_codes
+from carvana_ens.core.blend import blend_bits
 from carvana_ens.core.rle import bits_mask, rle_encode_bits_bytes
 from carvana_ens.core.weights import MAX_WEIGHT_SUM, cut_sum, integer_weights, parse_threshold, parse_weights
+from carvana_ens.engine import default_threads, ordered_map
+from carvana_ens.ensemble.stack import MapStack
 from carvana_ens.errors import StoreError, UsageError
 from carvana_ens.store.store import ProbabilityStore
 from carvana_ens.types import Bits, Mask, Say, Size, unsaid
+
+Result = TypeVar("Result")
+
+_BATCH = 4
+"""Images a task: handing one over costs little beside four images, and what is under way stays small."""
 
 
 def check_alike(stores: Sequence[ProbabilityStore]) -> None:
@@ -75,7 +83,8 @@ class Blend:
     stores: by member name, all complete and of the same images. weights: "equal", "a=2,b=1" or a mapping; members
     without a weight are not read. threshold: in (0, 1], as text, fraction or number; ``0.5``, ``128/255``.
     A pixel is on when sum(w_i * code_i) >= ceil(t * S * sum(w_i)), in integers: no order of members, threads or
-    floats can change it. One object may be used from several threads.
+    floats can change it. One object may be used from several threads, and works on several itself: ``for image_id,
+    mask in blend`` on as many as there are processors, ``masks``, ``rles`` and ``each`` on as many as they are told.
     """
 
     def __init__(
@@ -95,20 +104,45 @@ class Blend:
         self.weights = exact_weights(list(stores), weights)
         self.threshold = parse_threshold(threshold)
         # by name, so that the order in which members were given cannot matter
-        self._stores = [stores[name] for name in sorted(self.weights)]
+        chosen = [stores[name] for name in sorted(self.weights)]
         self._factors = np.array([self.weights[name] for name in sorted(self.weights)], dtype=np.uint32)
-        check_alike(self._stores)
-        for store in self._stores:
+        check_alike(chosen)
+        for store in chosen:
             store.require_complete()
-        self.ids = self._stores[0].ids
-        self._sizes = dict(zip(self.ids, self._stores[0].sizes, strict=True))
+        self.ids = chosen[0].ids
+        self._sizes = dict(zip(self.ids, chosen[0].sizes, strict=True))
+        self._stack = MapStack(chosen)
+        self._cut = cut_sum(self.threshold, self._stack.full_scale, int(self._factors.sum()))
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __iter__(self) -> Iterator[tuple[str, Mask]]:
-        for image_id in self.ids:
-            yield image_id, self.mask(image_id)
+        return self.masks()
+
+    def masks(self, threads: int | None = None) -> Iterator[tuple[str, Mask]]:
+        """(image id, mask) of every image in order; threads: None for as many as there are processors.
+
+        Work goes a few images a thread ahead of what is taken. Raises StoreError at a map that is damaged.
+        """
+        return self.each(lambda image_id, bits: (image_id, bits_mask(bits, self._sizes[image_id])), threads, 1)
+
+    def rles(self, threads: int | None = None) -> Iterator[tuple[str, bytes]]:
+        """(image id, run-length text) like ``masks``: rows as ``write_submission`` takes them."""
+        return self.each(lambda image_id, bits: (image_id, self._text(image_id, bits)), threads)
+
+    def each(
+        self, make: Callable[[str, Bits], Result], threads: int | None = None, batch: int = _BATCH
+    ) -> Iterator[Result]:
+        """What ``make`` gives for the id and the mask, as bit words, of every image, in order.
+
+        ``make`` runs on the threads. batch: images a task; two tasks a thread are under way at most.
+        """
+
+        def one(image_id: str) -> Result:
+            return make(image_id, self.bits(image_id))
+
+        return ordered_map(one, self.ids, threads or default_threads(), batch)
 
     def size(self, image_id: str) -> Size:
         """The true size of one image."""
@@ -116,8 +150,7 @@ class Blend:
 
     def bits(self, image_id: str) -> Bits:
         """The mask of one image as bit words."""
-        codes, full_scale = stack_codes([store.read(image_id) for store in self._stores])
-        return blend_bits(codes, self._factors, cut_sum(self.threshold, full_scale, int(self._factors.sum())))
+        return blend_bits(self._stack.read(image_id), self._factors, self._cut)
 
     def mask(self, image_id: str) -> Mask:
         """The mask of one image, (h, w), at its true size."""
@@ -125,8 +158,11 @@ class Blend:
 
     def rle(self, image_id: str) -> bytes:
         """The mask of one image as run-length text of the dialect ``carvana``."""
+        return self._text(image_id, self.bits(image_id))
+
+    def _text(self, image_id: str, bits: Bits) -> bytes:
         size = self._sizes[image_id]
-        return rle_encode_bits_bytes(self.bits(image_id), size.height * size.width)
+        return rle_encode_bits_bytes(bits, size.height * size.width)
 
 
 def blend(

@@ -17,8 +17,8 @@ import numcodecs.zstd
 import numpy as np
 from numpy.typing import NDArray
 
+from carvana_ens.core.scratch import Scratch
 from carvana_ens.errors import StoreError
-from carvana_ens.store.buffers import Buffers
 from carvana_ens.store.place import Folder, Place
 from carvana_ens.types import Codes
 
@@ -28,7 +28,7 @@ Stored = NDArray[np.uint8]
 CHECKSUM = 4
 """Bytes of the crc32c at the end of a chunk, little-endian."""
 
-_buffers = Buffers()
+_scratch = Scratch()
 
 
 class ChunkError(Exception):
@@ -84,7 +84,7 @@ class DirectReader:
         if out.shape == self._shape and out.dtype == self._dtype:
             self._decode(content, out)
             return
-        whole = _buffers.get("whole", self._pixels, self._dtype).reshape(self._shape)
+        whole = _scratch.array(f"whole {self._dtype}", self._pixels, self._dtype).reshape(self._shape)
         self._decode(content, whole)
         np.copyto(out, whole[: out.shape[0], : out.shape[1]])
 
@@ -118,7 +118,7 @@ def _local(place: Folder, bound: int) -> Callable[[str], Stored]:
     """Reads a file of the folder into the thread's buffer; bound: bytes of the longest that can be meant."""
 
     def stored(key: str) -> Stored:
-        buffer = _buffers.get("stored", bound + 1)
+        buffer = _scratch.array("stored", bound + 1, np.uint8)
         length = 0
         try:
             with open(f"{place}{os.sep}{key}", "rb", buffering=0) as file:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from carvana_ens.core.rle import bits_mask, rle_encode_bits_bytes
 from carvana_ens.core.weights import parse_threshold, threshold_text
-from carvana_ens.engine import default_threads, ordered_map
 from carvana_ens.ensemble.blending import Blend, exact_weights
 from carvana_ens.ensemble.tuning import check_fresh, check_members, read_tuning
 from carvana_ens.errors import StoreError, UsageError
@@ -16,7 +15,7 @@ from carvana_ens.output.masks import write_mask
 from carvana_ens.output.submission import check_names, check_suffix, sample_names, write_submission
 from carvana_ens.project import Project
 from carvana_ens.store.store import ProbabilityStore, open_store
-from carvana_ens.types import Say, Track, unsaid, untracked
+from carvana_ens.types import Bits, Say, Track, unsaid, untracked
 from carvana_ens.verbs.runs import recorded
 
 TUNED = "tuned"
@@ -109,14 +108,13 @@ def blend(
     if sample_submission is not None:
         check_names(combined.ids, sample_names(sample_submission))
 
-    def one(image_id: str) -> tuple[str, bytes]:
-        bits = combined.bits(image_id)
+    def one(image_id: str, bits: Bits) -> tuple[str, bytes]:
         size = combined.size(image_id)
         if masks is not None:
             write_mask(masks, image_id, bits_mask(bits, size))
         return image_id, rle_encode_bits_bytes(bits, size.height * size.width)
 
-    rows: Iterator[tuple[str, bytes]] = ordered_map(one, combined.ids, threads or default_threads())
+    rows = combined.each(one, threads)
     facts = {"weights": combined.weights, "threshold": threshold_text(combined.threshold), "split": split}
     with recorded(project, "blend", **facts) as run:
         tracked = track(rows, len(combined.ids), "blend")

@@ -28,7 +28,6 @@ from zarr.codecs import (
 )
 
 from carvana_ens.errors import StoreError, UsageError
-from carvana_ens.store.buffers import Buffers
 from carvana_ens.store.chunks import DirectReader
 from carvana_ens.store.foreign import ZarrReader
 from carvana_ens.store.schema import Provenance
@@ -393,16 +392,3 @@ def test_threads_do_not_disturb_each_other(tmp_path, codecs):
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(work, range(4)))
-
-
-def test_buffers_are_the_threads_own_and_are_used_again():
-    buffers = Buffers()
-    first = buffers.get("a", 100)
-    assert buffers.get("a", 100).ctypes.data == first.ctypes.data
-    assert np.shares_memory(first, buffers.get("a", 10, np.uint16))
-    assert not np.shares_memory(first, buffers.get("b", 100))
-    assert (buffers.get("a", 300, np.uint16).shape, buffers.get("a", 300, np.uint16).dtype) == ((300,), np.uint16)
-    kept = buffers.get("a", 100)
-    with ThreadPoolExecutor(1) as pool:
-        other = pool.submit(buffers.get, "a", 100).result()
-    assert not np.shares_memory(kept, other)
