@@ -1,0 +1,138 @@
+"""refinenet-v1 ... refinenet-v6 as models of carvana-ens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from torch import nn
+
+from carvana_ens import Size, TorchModel, TorchOptions, option
+from carvana_ens_refinenet.encoder import HUB, hub_weights, load_encoder
+from carvana_ens_refinenet.gated import GatedRefineNet
+from carvana_ens_refinenet.network import Plan, RefineNet
+
+
+@dataclass(frozen=True)
+class RefineNetOptions(TorchOptions):
+    """The recipe's options, with the photos as their author had them, and the encoder's weights."""
+
+    colour: Literal["bgr", "rgb", "gray"] = option("bgr", "what the network sees: bgr, rgb or gray (one channel)")
+    normalise: Literal["unit", "imagenet", "photo"] = option(
+        "unit", "unit: 0..1; imagenet: ImageNet's mean and deviation; photo: each photo's own mean and deviation"
+    )
+    encoder_weights: str = option(
+        "",
+        f'weights that training starts from: none, "{HUB}" (timm\'s own, online), or a .safetensors or .pth file',
+        path=True,
+    )
+
+
+class _RefineNet(TorchModel):
+    Options = RefineNetOptions
+    options: RefineNetOptions
+    size = Size(1024, 1024)
+
+    def initialise(self, network: nn.Module) -> None:
+        """Gives a new network the encoder's weights that training starts from.
+
+        Raises:
+            UsageError: no such file.
+            TrainingError: the file does not hold the encoder's weights, or the hub gave none.
+        """
+        weights, encoder = self.options.encoder_weights, network.encoder
+        if weights == HUB:
+            encoder.body.load_state_dict(hub_weights(encoder.name, self.channels))
+        elif weights:
+            load_encoder(encoder.body, Path(weights).expanduser(), encoder.name)
+
+
+class _Planned(_RefineNet):
+    plan: ClassVar[Plan]
+
+    def build(self) -> nn.Module:
+        """The network, untrained: (N, C, H, W) in, logits (N, 1, H, W) out."""
+        return RefineNet(self.plan, self.channels)
+
+
+class RefineNetV1(_Planned):
+    """ResNet50; features are added."""
+
+    plan = Plan(
+        "resnet50",
+        middle=3,
+        pooled=False,
+        units=((512,), (256,), (64,), (64,), ()),
+        kernel=3,
+        added=4,
+        head=(32, 16),
+    )
+
+
+class RefineNetV2(_Planned):
+    """ResNet50; features are concatenated, but for the finest."""
+
+    plan = Plan(
+        "resnet50",
+        middle=1,
+        pooled=False,
+        units=((), (512,), (256,), (64,), (64,)),
+        kernel=1,
+        added=1,
+        head=(32, 16),
+    )
+
+
+class RefineNetV3(_Planned):
+    """Version 2 with two units at a time."""
+
+    plan = Plan(
+        "resnet50",
+        middle=1,
+        pooled=False,
+        units=((), (512, 512), (256, 256), (64, 64), (64,)),
+        kernel=1,
+        added=1,
+        head=(16, 8),
+    )
+
+
+class RefineNetV4(_Planned):
+    """ResNet34, halved once more; features are concatenated, two units at a time."""
+
+    plan = Plan(
+        "resnet34",
+        middle=1,
+        pooled=True,
+        units=((), (1024, 512), (512, 256), (256, 128), (128, 64), (64, 64)),
+        kernel=1,
+        added=0,
+        head=(16, 8),
+    )
+    divisor = 64
+
+
+class RefineNetV5(_Planned):
+    """VGG16 with normalisation, halved once more; features are concatenated as they are."""
+
+    plan = Plan(
+        "vgg16_bn",
+        middle=3,
+        pooled=True,
+        units=((512,), (256,), (128,), (64,), (32,), ()),
+        kernel=0,
+        added=0,
+        head=(16,),
+    )
+    divisor = 64
+
+
+class RefineNetV6(_RefineNet):
+    """VGG16 with normalisation; gated features, and a loss on seven maps."""
+
+    divisor = 64
+
+    def build(self) -> nn.Module:
+        """The network, untrained: (N, C, H, W) in, logits (N, 1, H, W) out; in training mode a tuple of seven maps."""
+        return GatedRefineNet(self.channels)
