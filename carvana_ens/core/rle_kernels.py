@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from carvana_ens.core.jit import helper, kernel
-from carvana_ens.core.vectors import ONE, TOP_BIT, count_bits, lowest_bit, nonzero
+from carvana_ens.core.vectors import ONE, TOP_BIT, at_least, count_bits, lowest_bit
 
 MAX_VALUE = 10**17
 """Numbers in an RLE text are read up to here; longer ones stay here, which is past the end of any picture."""
@@ -20,7 +20,7 @@ def pack_mask(flat: Any, bits: Any) -> Any:
     runs = 0
     carry = np.uint64(0)
     for block in range(blocks):
-        word = nonzero(flat, block)
+        word = at_least(flat, block, 1)
         bits[block] = word
         runs += count_bits(word & ~((word << ONE) | carry))
         carry = word >> TOP_BIT
@@ -144,3 +144,170 @@ def fill_runs(runs: Any, flat: Any) -> None:
     """Sets flat[first:past_last] of each run."""
     for run in range(runs.shape[0]):
         flat[runs[run, 0] : runs[run, 1]] = True
+
+
+# COCO counts: the lengths of the runs of a mask read column by column, the first one of background.
+
+
+@kernel
+def column_edges(bits: Any, height: Any, width: Any, edges: Any, tally: Any) -> Any:
+    """Sets the bit of each pixel that differs from the one before it in its column, and counts them by column.
+
+    bits and edges are row-major. Before a column's top pixel comes the bottom one of the column to the left, before the
+    very first pixel background. Returns the number of edges.
+    """
+    whole = width >> 6
+    part = np.uint64(width & 63)
+    rest = TOP_BIT - part
+    # The mask against itself one row later: the row above the first one is background here.
+    edges[:whole] = bits[:whole]
+    if whole < bits.size:
+        edges[whole] = bits[whole] ^ (bits[0] << part)
+    here = bits[whole + 1 :]
+    found = edges[whole + 1 :]
+    above = bits[1:]
+    for index in range(here.size):
+        found[index] = here[index] ^ ((above[index] << part) | (bits[index] >> rest >> ONE))
+    spare = np.uint64((height * width) & 63)
+    if spare != 0:
+        edges[edges.size - 1] &= (ONE << spare) - ONE
+    bottom = (height - 1) * width
+    for column in range(1, width):
+        left = (bits[bottom >> 6] >> np.uint64(bottom & 63)) & ONE
+        edges[column >> 6] ^= left << np.uint64(column & 63)
+        bottom += 1
+    tally[:] = 0
+    total = 0
+    start = 0
+    for index in range(edges.size):
+        word = edges[index]
+        total += count_bits(word)
+        while word != 0:
+            at = index * 64 + lowest_bit(word)
+            word &= word - ONE
+            if at - start >= width:
+                start = at // width * width
+            tally[at - start] += 1
+    return total
+
+
+@kernel
+def column_counts(edges: Any, height: Any, width: Any, tally: Any, counts: Any) -> None:
+    """Turns what column_edges found into counts, one more than there are edges; tally is used up."""
+    edge = 0
+    for column in range(width):
+        here = tally[column]
+        tally[column] = edge
+        edge += here
+    row = 0
+    start = 0
+    for index in range(edges.size):
+        word = edges[index]
+        while word != 0:
+            at = index * 64 + lowest_bit(word)
+            word &= word - ONE
+            if at - start >= width:
+                row = at // width
+                start = row * width
+            column = at - start
+            counts[tally[column]] = column * height + row
+            tally[column] += 1
+    counts[edge] = height * width
+    for index in range(edge, 0, -1):
+        counts[index] -= counts[index - 1]
+
+
+@kernel
+def write_counts(counts: Any, text: Any) -> Any:
+    """Writes counts as COCO's text, see ``coco_counts.py``; returns its length."""
+    length = 0
+    for index in range(counts.size):
+        value = counts[index]
+        if index > 2:
+            value -= counts[index - 2]
+        more = True
+        while more:
+            piece = value & 31
+            value >>= 5
+            more = value != (-1 if piece & 16 else 0)
+            text[length] = piece + (80 if more else 48)
+            length += 1
+    return length
+
+
+TOO_LONG, CUT_OFF, NEGATIVE, WRONG_SUM = range(8, 12)
+"""What read_counts found, beside FINE and BAD_CHARACTER."""
+
+COUNT_CHARACTERS = 12
+"""Of five bits each: enough for a sign and MAX_VALUE, and int64 has room for it."""
+
+
+@kernel
+def read_counts(text: Any, pixels: Any, counts: Any) -> Any:
+    """Reads COCO's text into counts.
+
+    Returns (what was found, number of counts before it, what the message needs). The last is the index of the
+    character at fault, the negative count, or the sum so far.
+    """
+    count = 0
+    value = 0
+    shift = 0
+    total = 0
+    for at in range(text.size):
+        piece: Any = np.int64(text[at]) - 48
+        if piece < 0 or piece > 63:
+            return BAD_CHARACTER, count, at
+        if shift == 5 * COUNT_CHARACTERS:
+            return TOO_LONG, count, at
+        value |= (piece & 31) << shift
+        shift += 5
+        if piece & 32:
+            continue
+        if piece & 16:
+            value -= 1 << shift
+        if count > 2:
+            value += counts[count - 2]
+        if value < 0:
+            return NEGATIVE, count, value
+        counts[count] = value
+        count += 1
+        total += value
+        if total > pixels:
+            return WRONG_SUM, count, total
+        value = 0
+        shift = 0
+    if shift != 0:
+        return CUT_OFF, count, text.size
+    return (FINE if total == pixels else WRONG_SUM), count, total
+
+
+@kernel
+def fill_columns(counts: Any, octets: Any) -> None:
+    """Sets the object pixels of counts to 1; octets is (H, W) uint8, all 0.
+
+    The first pixel of a run and the one after its last are marked in each column, and then each row, from the second
+    on, is changed by the row above it: an object goes down from mark to mark.
+    """
+    height, width = octets.shape
+    column = 0
+    bottom = height
+    at = 0
+    for index in range(counts.size):
+        end = at + counts[index]
+        if index & 1 and end > at:
+            while at >= bottom:
+                column += 1
+                bottom += height
+            octets[at - bottom + height, column] ^= 1
+            while end > bottom:
+                column += 1
+                bottom += height
+                octets[0, column] ^= 1
+            if end < bottom:
+                octets[end - bottom + height, column] ^= 1
+        at = end
+    for row in range(1, height):
+        above = octets[row - 1]
+        here = octets[row]
+        for place in range(width):
+            here[place] ^= above[place]

@@ -26,16 +26,19 @@ AHEAD = 16
 """Blocks that the codes are asked for ahead of their use: the processor's own guesses stop at each page of 4 KiB."""
 
 _LANES = 64
+HALF = 32
+"""Pixels of half a block."""
 _I1, _I8, _I32, _I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
 _DOUBLE = ir.DoubleType()
 _V32 = ir.VectorType(_I32, _LANES)
 _V64 = ir.VectorType(_DOUBLE, _LANES)
 
 
-def _splat(builder: Any, value: Any) -> Any:
-    vector = ir.VectorType(value.type, _LANES)
+def _splat(builder: Any, value: Any, lanes: int = _LANES) -> Any:
+    vector = ir.VectorType(value.type, lanes)
     first = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(_I32, 0))
-    return builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), ir.Constant(_V32, [0] * _LANES))
+    zeros = ir.Constant(ir.VectorType(_I32, lanes), [0] * lanes)
+    return builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), zeros)
 
 
 def _prefetch(builder: Any, vector_pointer: Any, octets: int) -> None:
@@ -151,16 +154,61 @@ def _levels_vector(
 
 
 @intrinsic
-def _nonzero_vector(typing_context: Any, flat: Any, block: Any) -> Any:  # noqa: ARG001
+def _at_least_vector(typing_context: Any, flat: Any, block: Any, value: Any) -> Any:  # noqa: ARG001
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         array = context.make_array(signature.args[0])(context, builder, args[0])
-        vector = ir.VectorType(_I8, _LANES)
+        element = ir.IntType(signature.args[0].dtype.bitwidth)
         address = builder.gep(array.data, [builder.mul(args[1], ir.Constant(_I64, _LANES))])
-        loaded = builder.load(builder.bitcast(address, vector.as_pointer()))
+        loaded = builder.load(builder.bitcast(address, ir.VectorType(element, _LANES).as_pointer()))
         loaded.align = 1
-        return builder.bitcast(builder.icmp_unsigned("!=", loaded, ir.Constant(vector, [0] * _LANES)), _I64)
+        least = _splat(builder, builder.trunc(args[2], element))
+        return builder.bitcast(builder.icmp_unsigned(">=", loaded, least), _I64)
 
-    return types.uint64(flat, types.int64), generate
+    return types.uint64(flat, types.int64, types.int64), generate
+
+
+def _part_of(builder: Any, context: Any, array_type: Any, array: Any, at: Any, lanes: int) -> Any:
+    """Pointer to a vector of that many elements of an array, from index at."""
+    data = context.make_array(array_type)(context, builder, array).data
+    vector = ir.VectorType(ir.IntType(array_type.dtype.bitwidth), lanes)
+    return builder.bitcast(builder.gep(data, [at]), vector.as_pointer())
+
+
+@intrinsic
+def _copy_half_vector(typing_context: Any, source: Any, at: Any, target: Any, to: Any) -> Any:  # noqa: ARG001
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        loaded = builder.load(_part_of(builder, context, signature.args[0], args[0], args[1], HALF))
+        loaded.align = 1
+        builder.store(loaded, _part_of(builder, context, signature.args[2], args[2], args[3], HALF)).align = 1
+        return context.get_dummy_value()
+
+    return types.none(source, types.int64, target, types.int64), generate
+
+
+@intrinsic
+def _add_half_vector(typing_context: Any, sums: Any, source: Any, at: Any, factor: Any) -> Any:  # noqa: ARG001
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        total = _part_of(builder, context, signature.args[0], args[0], ir.Constant(_I64, 0), HALF)
+        loaded = builder.load(_part_of(builder, context, signature.args[1], args[1], args[2], HALF))
+        loaded.align = 1
+        wide = builder.zext(loaded, ir.VectorType(_I32, HALF))
+        before = builder.load(total)
+        before.align = 4
+        product = builder.mul(wide, _splat(builder, args[3], HALF))
+        builder.store(builder.add(before, product), total).align = 4
+        return context.get_dummy_value()
+
+    return types.none(sums, source, types.int64, types.uint32), generate
+
+
+@intrinsic
+def _half_at_least_vector(typing_context: Any, sums: Any, value: Any) -> Any:  # noqa: ARG001
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        loaded = builder.load(_part_of(builder, context, signature.args[0], args[0], ir.Constant(_I64, 0), HALF))
+        loaded.align = 4
+        return builder.bitcast(builder.icmp_unsigned(">=", loaded, _splat(builder, args[1], HALF)), _I32)
+
+    return types.uint32(sums, types.uint32), generate
 
 
 @intrinsic
@@ -209,8 +257,20 @@ def _levels_slow(codes: Any, block: int, weights: Any, inverse: float, chosen: n
     out[:] = levels + np.where(lanes, step, 0)
 
 
-def _nonzero_slow(flat: Any, block: int) -> np.uint64:
-    return _word(flat[block * _LANES : (block + 1) * _LANES] != 0)
+def _at_least_slow(flat: Any, block: int, value: int) -> np.uint64:
+    return _word(flat[block * _LANES : (block + 1) * _LANES] >= value)
+
+
+def _copy_half_slow(source: Any, at: int, target: Any, to: int) -> None:
+    target[to : to + HALF] = source[at : at + HALF]
+
+
+def _add_half_slow(sums: Any, source: Any, at: int, factor: Any) -> None:
+    sums += source[at : at + HALF].astype(np.uint32) * np.uint32(factor)
+
+
+def _half_at_least_slow(sums: Any, value: Any) -> np.uint32:
+    return np.packbits(sums >= value, bitorder="little").view("<u4")[0]  # type: ignore[no-any-return]
 
 
 def _lowest_bit_slow(word: np.uint64) -> int:
@@ -229,8 +289,14 @@ reached: Any = _reached_slow if _PLAIN else _reached_vector
 levels_of: Any = _levels_slow if _PLAIN else _levels_vector
 """(codes, block, weights, inverse, chosen, step, out): writes truncated sum * inverse of the block's 64 pixels into
 out, uint32 (64,), and adds step where chosen has its bit."""
-nonzero: Any = _nonzero_slow if _PLAIN else _nonzero_vector
-"""(flat, block) -> word; bit k: octet 64 block + k of a uint8 array is not 0."""
+at_least: Any = _at_least_slow if _PLAIN else _at_least_vector
+"""(flat, block, value) -> word; bit k: element 64 block + k of an array of unsigned integers >= value."""
+copy_half: Any = _copy_half_slow if _PLAIN else _copy_half_vector
+"""(source, at, target, to): copies 32 elements from one index to another."""
+add_half: Any = _add_half_slow if _PLAIN else _add_half_vector
+"""(sums, source, at, factor): adds factor times 32 elements of source from index at to sums, uint32 (32,)."""
+half_at_least: Any = _half_at_least_slow if _PLAIN else _half_at_least_vector
+"""(sums, value) -> uint32; bit k: element k of sums, uint32 (32,), >= value."""
 lowest_bit: Any = _lowest_bit_slow if _PLAIN else _lowest_bit_vector
 """Index of the lowest set bit of a word that is not 0."""
 count_bits: Any = _count_slow if _PLAIN else _count_vector

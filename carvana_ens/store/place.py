@@ -20,12 +20,18 @@ from typing import Any, Protocol
 from carvana_ens.errors import StoreError, UsageError, first_line
 from carvana_ens.store.lock import WriterLock
 
+ReadAt = Callable[[int, int], bytes]
+"""(offset, size) -> that many bytes from there, fewer where it ends; OSError or StoreError when it cannot be read."""
+
 
 class Place(Protocol):
     """What reading and writing a store needs of where it lies; ``str`` gives path or address for messages."""
 
     def get(self, key: str) -> bytes | None:
         """The bytes under a key, None where there is none; OSError when it cannot be read."""
+
+    def ranges(self, key: str) -> ReadAt | None:
+        """Reads parts of what lies under a key, from several threads; None where there is nothing."""
 
     def zarr(self, *, read_only: bool) -> Any:
         """What ``zarr.open_group`` takes."""
@@ -46,6 +52,21 @@ def place_of(where: str | Path) -> Place:
     return Bucket(str(where)) if "://" in str(where) else Folder(Path(where))
 
 
+class _File:
+    """An open file, read by place; closed with the last reference to it, since several threads may be reading."""
+
+    def __init__(self, path: Path) -> None:
+        self._handle = -1
+        self._handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+
+    def __call__(self, at: int, size: int) -> bytes:
+        return os.pread(self._handle, size, at)
+
+    def __del__(self) -> None:
+        if self._handle >= 0:
+            os.close(self._handle)
+
+
 class Folder:
     """A folder of this machine, or of a file system that it shares."""
 
@@ -58,6 +79,12 @@ class Folder:
     def get(self, key: str) -> bytes | None:
         try:
             return (self._path / key).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def ranges(self, key: str) -> ReadAt | None:
+        try:
+            return _File(self._path / key)
         except (FileNotFoundError, NotADirectoryError):
             return None
 
@@ -110,6 +137,25 @@ class Bucket:
             return None
         except Exception as error:
             raise StoreError(f"{self} cannot be read: {first_line(error)}") from error
+
+    def ranges(self, key: str) -> ReadAt | None:
+        import obstore
+        import obstore.exceptions
+
+        try:
+            obstore.head(self._store, key)
+        except (FileNotFoundError, obstore.exceptions.NotFoundError):
+            return None
+        except Exception as error:
+            raise StoreError(f"{self} cannot be read: {first_line(error)}") from error
+
+        def read_at(at: int, size: int) -> bytes:
+            try:
+                return bytes(obstore.get_range(self._store, key, start=at, length=size)) if size else b""
+            except Exception as error:
+                raise StoreError(f"{self} cannot be read: {first_line(error)}") from error
+
+        return read_at
 
     def zarr(self, *, read_only: bool) -> Any:
         from zarr.storage import ObjectStore

@@ -17,6 +17,7 @@ from carvana_ens.errors import StoreError, UsageError, first_line
 from carvana_ens.files import digest
 from carvana_ens.store.chunks import ChunkError, DirectReader, Reader
 from carvana_ens.store.foreign import ZarrReader
+from carvana_ens.store.packed_reader import PackedReader, is_packed
 from carvana_ens.store.place import Place, place_of
 from carvana_ens.store.schema import FULL_SCALE, DType, Provenance, check_arrays, check_attributes, ids_digest
 from carvana_ens.types import Codes, Size
@@ -116,10 +117,24 @@ class ProbabilityStore:
         try:
             self._reader.read_into(number, out)
         except ChunkError as error:
-            cure = f": {self._cure()}" if error.cure else ""
-            raise StoreError(f"{self.path}: the chunk of {image_id} {error}{cure}") from error
+            raise self.explain(image_id, error) from error
         if not self._reader.checked:
             self._check_record(image_id, out)
+
+    @property
+    def packed(self) -> PackedReader | None:
+        """Gives the parts of a packed store one by one, by number of the image; None where the store is not packed."""
+        return self._reader if isinstance(self._reader, PackedReader) else None
+
+    def explain(self, image_id: str, error: ChunkError) -> StoreError:
+        """What a reader found, with store, image and what to do."""
+        cure = f": {self._cure()}" if error.cure else ""
+        return StoreError(f"{self.path}: the chunk of {image_id} {error}{cure}")
+
+    def record(self, image_id: str) -> int | None:
+        """crc32 of an image's codes (row-major, true size) as its done record has it; None while it has no map."""
+        record = int(self.records[self._number(image_id)])
+        return record & 0xFFFFFFFF if record else None
 
     def _number(self, image_id: str) -> int:
         number = self.index.get(image_id)
@@ -145,13 +160,15 @@ class ProbabilityStore:
 
 
 def _reader(place: Place, prob: Any) -> Reader:
-    """Direct where the layout is ours, else zarr's own."""
+    """Our own where the layout is ours, else zarr's."""
     names = [codec.to_dict()["name"] for codec in prob.metadata.codecs]
     keys = prob.metadata.chunk_key_encoding.to_dict()
     little = prob.metadata.codecs[0].to_dict().get("configuration", {}).get("endian") != "big"
     ours = names == ["bytes", "zstd", "crc32c"] and little and prob.chunks == (1, *prob.shape[1:])
     if ours and keys == {"name": "default", "configuration": {"separator": "/"}}:
         return DirectReader(place, prob.shape[1:], str(prob.dtype))
+    if is_packed(prob):
+        return PackedReader(place, Size(*prob.shape[1:]), prob.chunks[0], prob.dtype.name)
     return ZarrReader(str(place), prob)
 
 

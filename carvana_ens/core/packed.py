@@ -1,0 +1,175 @@
+"""Packed maps: all of a map, ordered so that an exact blend reads only a small part of it.
+
+A map is cut into halves of 32 pixels, row-major. A half is *low* if all its codes are at most 12/255 of the full scale,
+*high* if all are at least 243/255, else *hot*; a low or high one is *exact* if all its codes are 0, or all the full
+scale, else *cold*. The *hot part* of a map holds three bit planes that say which half is what, and the codes of the hot
+halves; the *cold part* holds the codes of the cold ones. Together they are the map, bit for bit.
+
+A blend cut at a threshold between those bounds has every half that is low in all members, or high in all, decided by
+the planes. Of the others, which lie along the object's edge, the hot part gives nearly every pixel; the few that hang
+on a cold half are then read from the cold part. With B = 12/255 S: a low half of every member has sum <= W B, a high
+one sum >= W (S - B), so the road is open for W B < cut_sum <= W (S - B).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from carvana_ens.core import packed_kernels as kernels
+from carvana_ens.core.blend import FULL_SCALE
+from carvana_ens.core.jit import run
+from carvana_ens.core.scratch import Scratch
+from carvana_ens.errors import DataError
+from carvana_ens.types import Bits, Codes
+
+HALF = 32
+"""Pixels of a half."""
+
+_LOW_CODE = 12
+_STEP = {255: 1, 65535: 257}
+
+_scratch = Scratch()
+
+ColdHalves = Callable[[int, NDArray[np.int64]], Codes]
+"""(member, (n,) which of its cold halves, increasing) -> (n, 32) codes."""
+
+
+def halves_of(pixels: int) -> int:
+    """Number of halves of a picture; an even number, the last ones may reach past its end."""
+    return 2 * math.ceil(pixels / 64)
+
+
+def _bounds(full_scale: int) -> tuple[int, int]:
+    low = _LOW_CODE * _STEP[full_scale]
+    return low, full_scale - low
+
+
+def can_blend(cut_sum: int, total: int, full_scale: int) -> bool:
+    """Whether the hot parts can give a blend cut at ``cut_sum``, for weights of that total."""
+    low, high = _bounds(full_scale)
+    return total * low < cut_sum <= total * high
+
+
+def pack_map(codes: Codes) -> tuple[NDArray[np.uint64], NDArray[np.uint8], Codes]:
+    """(planes, hot literals, cold literals) of a map; valid until this thread packs another.
+
+    codes: (h, w) uint8 or uint16. planes: uint64, written in short. hot literals: octets, 32 codes a half; cold
+    literals: codes, 32 a half.
+    """
+    full_scale = FULL_SCALE[codes.dtype]
+    halves = halves_of(codes.size)
+    name = codes.dtype.name
+    flat = _scratch.array(f"{name} codes", HALF * halves, codes.dtype)
+    flat[: codes.size] = codes.reshape(-1)
+    flat[codes.size :] = flat[codes.size - 1]
+    planes, hot, cold = (
+        _planes(1, halves)[0],
+        *(_scratch.array(f"{name} {what}", flat.size, flat.dtype) for what in "hc"),
+    )
+    hots, colds = run(kernels.split, flat, *_bounds(full_scale), full_scale, planes, hot, cold)
+    words = _scratch.array("words", planes.size + 3 * math.ceil(planes.shape[1] / 64), np.uint64)
+    written = run(kernels.write_planes, planes, words)
+    return words[:written], hot[: HALF * hots].view(np.uint8), cold[: HALF * colds]
+
+
+def unpack_map(words: NDArray[np.uint64], hot: Codes, cold: Codes, out: Codes) -> None:
+    """Writes the codes that ``pack_map`` was given into out, (h, w).
+
+    Raises:
+        DataError: the parts do not belong to a map of that size.
+    """
+    halves = halves_of(out.size)
+    planes = _planes(1, halves)[0]
+    hots, colds = run(kernels.read_planes, words, 0, words.size, halves, planes)
+    if hots < 0 or hot.size != HALF * hots or cold.size != HALF * colds:
+        raise DataError(f"the parts of a packed map do not fit {out.shape[0]}x{out.shape[1]} pixels")
+    whole = out.size == HALF * halves and out.flags.c_contiguous
+    flat = out.reshape(-1) if whole else _scratch.array(f"{out.dtype.name} codes", HALF * halves, out.dtype)
+    run(kernels.join, planes, halves, FULL_SCALE[out.dtype], hot, cold, flat)
+    if not whole:
+        out[:] = flat[: out.size].reshape(out.shape)
+
+
+class PackedBlend:
+    """An exact blend of M packed maps, cut at a threshold, for many pictures; may be used from several threads.
+
+    weights: (M,) uint32. dtypes: of each member. cut_sum, full_scale: as for ``blend_bits``, in the widest member's
+    scale; ``can_blend`` must hold.
+    """
+
+    def __init__(
+        self, weights: NDArray[np.uint32], dtypes: Sequence[np.dtype[Any]], cut_sum: int, full_scale: int
+    ) -> None:
+        steps = [full_scale // FULL_SCALE[dtype] for dtype in dtypes]
+        self._weights, self._full_scale, self._cut_sum = weights, full_scale, cut_sum
+        self._factors = weights * np.array(steps, np.uint32)
+        self._wide = np.array([dtype.itemsize == 2 for dtype in dtypes])
+        low, high = _bounds(full_scale)
+        self._scalars = tuple(np.uint32(value) for value in (low, high, full_scale, cut_sum))
+
+    def bits(
+        self,
+        buffer: NDArray[np.uint64],
+        starts: NDArray[np.int64],
+        words: NDArray[np.int64],
+        pixels: int,
+        cold: ColdHalves,
+    ) -> Bits:
+        """The mask of one picture as bit words; valid until this thread blends another.
+
+        buffer: the hot parts. starts, words: (M,) first word of each member's planes, and how many; its hot literals
+        follow. cold: reads the cold halves that the bits hang on.
+
+        Raises:
+            DataError: a hot part that does not fit the picture; names the member's number.
+        """
+        halves = halves_of(pixels)
+        planes = _planes(len(starts), halves)
+        room = 64 * planes.shape[2]
+        bits = _scratch.array("bits", room, np.uint32)
+        unclear = _scratch.array("unclear", room, np.int64)
+        fault, count = run(
+            kernels.blend_packed,
+            *(buffer, starts, words, self._wide, self._weights, self._factors),
+            *(*self._scalars, halves, planes, bits, unclear),
+        )
+        if fault >= 0:
+            raise DataError(f"the hot part of map {fault} does not fit {pixels} pixels")
+        if count:
+            self._settle(buffer, starts + words, planes, unclear[:count], cold, bits)
+        mask: Bits = bits[:halves].view(np.uint64)
+        if pixels % 64:
+            mask[-1] &= np.uint64((1 << pixels % 64) - 1)
+        return mask
+
+    def _settle(
+        self,
+        buffer: NDArray[np.uint64],
+        literals: NDArray[np.int64],
+        planes: NDArray[np.uint64],
+        unclear: NDArray[np.int64],
+        cold: ColdHalves,
+        bits: NDArray[np.uint32],
+    ) -> None:
+        """Sets the bits of the halves that the hot parts leave open."""
+        shape = (unclear.size, literals.size)
+        kinds = np.empty(shape, np.uint8)
+        places = np.empty(shape, np.int64)
+        run(kernels.find_halves, planes, unclear, kinds, places)
+        codes = np.empty((*shape, HALF), np.uint16)
+        for member in range(literals.size):
+            rows = np.flatnonzero(kinds[:, member] == kernels.COLD)
+            if rows.size:
+                codes[rows, member] = cold(member, places[rows, member])
+        members = (self._wide, self._weights, self._factors, *self._scalars[2:])
+        run(kernels.settle, buffer, literals, *members, unclear, kinds, places, codes, bits)
+
+
+def _planes(members: int, halves: int) -> NDArray[np.uint64]:
+    words = math.ceil(halves / 64)
+    return _scratch.array("planes", members * 3 * words, np.uint64).reshape(members, 3, words)  # type: ignore[no-any-return]

@@ -1,0 +1,326 @@
+"""The compiled kernels on packed maps, whose form ``packed.py`` describes. Private: that module checks and explains.
+
+Halves are 32 pixels, numbered in row-major order; the last ones of a picture may reach past its end. Planes are (3,
+ceil(halves / 64)) bit words, half k in bit k % 64 of word k // 64: LOW, HIGH and EXACT as in ``packed.py``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from carvana_ens.core.jit import helper, kernel
+from carvana_ens.core.vectors import ONE, add_half, at_least, copy_half, count_bits, half_at_least, lowest_bit
+
+LOW, HIGH, EXACT = range(3)
+"""The planes."""
+HOT, COLD, NONE, FULL = range(4)
+"""Kinds of halves: hot, cold, all codes 0, all codes the full scale."""
+ALL = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
+LEFT = np.uint64(0xFFFF_FFFF)
+HALF_BITS = np.uint64(32)
+
+
+@kernel
+def split(flat: Any, low: Any, high: Any, full: Any, planes: Any, hot: Any, cold: Any) -> Any:
+    """Classifies every half of whole blocks of 64 codes, and gathers the literals of hot and of cold ones.
+
+    Returns the numbers of hot and of cold halves. hot and cold have room for every code.
+    """
+    planes[:] = 0
+    hots = 0
+    colds = 0
+    for block in range(flat.size // 64):
+        some = at_least(flat, block, 1)
+        above = at_least(flat, block, low + 1)
+        upper = at_least(flat, block, high)
+        whole = at_least(flat, block, full)
+        for side in range(2):
+            half = 2 * block + side
+            word = half // 64
+            bit = ONE << np.uint64(half & 63)
+            exact = False
+            if above & LEFT == 0:
+                planes[LOW, word] |= bit
+                exact = some & LEFT == 0
+            elif upper & LEFT == LEFT:
+                planes[HIGH, word] |= bit
+                exact = whole & LEFT == LEFT
+            else:
+                copy_half(flat, 32 * half, hot, 32 * hots)
+                hots += 1
+                exact = True
+            if not exact:
+                copy_half(flat, 32 * half, cold, 32 * colds)
+                colds += 1
+            elif (planes[LOW, word] | planes[HIGH, word]) & bit != 0:
+                planes[EXACT, word] |= bit
+            some >>= HALF_BITS
+            above >>= HALF_BITS
+            upper >>= HALF_BITS
+            whole >>= HALF_BITS
+    return hots, colds
+
+
+@kernel
+def write_planes(planes: Any, words: Any) -> Any:
+    """Writes the planes in short: of each, a bit for every word that differs from the one before it (the first: from
+    0), and after these the differing words. Returns the number of words written.
+    """
+    count = planes.shape[1]
+    marks = (count + 63) // 64
+    words[: 3 * marks] = 0
+    length = 3 * marks
+    for plane in range(3):
+        before = np.uint64(0)
+        for at in range(count):
+            word = planes[plane, at]
+            if word != before:
+                words[plane * marks + at // 64] |= ONE << np.uint64(at & 63)
+                words[length] = word
+                length += 1
+                before = word
+    return length
+
+
+@helper
+def _read_planes(words: Any, start: Any, length: Any, planes: Any) -> Any:
+    """Reads from index start what ``write_planes`` wrote in length words; whether that was it."""
+    count = planes.shape[1]
+    marks = (count + 63) // 64
+    if length < 3 * marks:
+        return False
+    at = start + 3 * marks
+    end = start + length
+    for plane in range(3):
+        word = np.uint64(0)
+        for mark in range(marks):
+            changes = words[start + plane * marks + mark]
+            first = mark * 64
+            last = min(first + 64, count)
+            if changes == 0:
+                planes[plane, first:last] = word
+                continue
+            if at + count_bits(changes) > end:
+                return False
+            for index in range(first, last):
+                if changes & ONE != 0:
+                    word = words[at]
+                    at += 1
+                changes >>= ONE
+                planes[plane, index] = word
+            if changes != 0:
+                return False
+    return at == end
+
+
+@helper
+def _counts(planes: Any, halves: Any) -> Any:
+    """Numbers of hot and of cold halves; (-1, -1) where the planes contradict each other or pass the last half."""
+    hots = 0
+    colds = 0
+    for word in range(planes.shape[1]):
+        low = planes[LOW, word]
+        high = planes[HIGH, word]
+        exact = planes[EXACT, word]
+        valid = ALL if halves - word * 64 >= 64 else (ONE << np.uint64(halves - word * 64)) - ONE
+        if low & high != 0 or exact & ~(low | high) != 0 or (low | high) & ~valid != 0:
+            return -1, -1
+        hots += count_bits(valid & ~(low | high))
+        colds += count_bits((low | high) & ~exact)
+    return hots, colds
+
+
+@kernel
+def read_planes(words: Any, start: Any, length: Any, halves: Any, planes: Any) -> Any:
+    """Numbers of hot and of cold halves of planes that ``write_planes`` wrote; (-1, -1): it did not write these."""
+    if not _read_planes(words, start, length, planes):
+        return -1, -1
+    return _counts(planes, halves)
+
+
+@kernel
+def join(planes: Any, halves: Any, full: Any, hot: Any, cold: Any, flat: Any) -> None:
+    """Writes the codes of all halves; undoes ``split``."""
+    hots = 0
+    colds = 0
+    for half in range(halves):
+        word = half // 64
+        bit = ONE << np.uint64(half & 63)
+        if (planes[LOW, word] | planes[HIGH, word]) & bit == 0:
+            copy_half(hot, 32 * hots, flat, 32 * half)
+            hots += 1
+        elif planes[EXACT, word] & bit == 0:
+            copy_half(cold, 32 * colds, flat, 32 * half)
+            colds += 1
+        else:
+            flat[32 * half : 32 * half + 32] = full if planes[HIGH, word] & bit != 0 else 0
+
+
+@kernel
+def blend_packed(
+    words: Any,
+    starts: Any,
+    lengths: Any,
+    wide: Any,
+    weights: Any,
+    factors: Any,
+    low: Any,
+    high: Any,
+    full: Any,
+    cut_sum: Any,
+    halves: Any,
+    planes: Any,
+    bits: Any,
+    unclear: Any,
+) -> Any:
+    """Blends M packed maps whose parts that must be read lie in one buffer; returns (member at fault or -1, unclear).
+
+    words: uint64, the buffer. starts, lengths: (M,) where each member's planes begin and how many words they take;
+    its hot literals follow them. wide: (M,) whether these are uint16. weights: (M,) uint32. factors: (M,) uint32,
+    weight of a literal. low, high, full: bounds of low and high halves and code of certainty, in the blend's scale.
+    planes: (M, 3, words) to fill. bits: uint32, one for each half, 64 for each word of a plane. unclear: int64, the
+    halves whose bits hang on codes that were not read.
+
+    A low half of every member is below the cut and a high half of every member on or over it: the caller makes sure
+    that W low < cut_sum <= W high. Of every other half, hot members enter with their codes, exact ones with 0 or full,
+    and the others with the interval that their class leaves: where both its ends give the same bits, so does the truth.
+    """
+    members = starts.size
+    octets = words.view(np.uint8)
+    pairs = words.view(np.uint16)
+    at = np.empty(members, np.int64)
+    for member in range(members):
+        if not _read_planes(words, starts[member], lengths[member], planes[member]):
+            return member, 0
+        hots, _ = _counts(planes[member], halves)
+        size = 2 if wide[member] else 1
+        begin = 8 * (starts[member] + lengths[member])
+        if hots < 0 or begin + hots * 32 * size > octets.size:
+            return member, 0
+        at[member] = begin // size
+    sums = np.empty(32, np.uint32)
+    count = 0
+    for word in range(planes.shape[2]):
+        possible = np.uint64(0)
+        certain = ALL
+        for member in range(members):
+            possible |= ~planes[member, LOW, word]
+            certain &= planes[member, HIGH, word]
+        first = 64 * word
+        valid = ALL if halves - first >= 64 else (ONE << np.uint64(halves - first)) - ONE
+        if certain == 0:
+            bits[first : first + 64] = 0
+        elif certain == ALL:
+            bits[first : first + 64] = 0xFFFF_FFFF
+        else:
+            for half in range(64):
+                bits[first + half] = np.uint32(0) - np.uint32((certain >> np.uint64(half)) & ONE)
+        mixed = possible & ~certain & valid
+        while mixed != 0:
+            half = lowest_bit(mixed)
+            bit = ONE << np.uint64(half)
+            mixed &= mixed - ONE
+            sums[:] = 0
+            base = np.uint32(0)
+            slack = np.uint32(0)
+            for member in range(members):
+                exact = planes[member, EXACT, word] & bit != 0
+                if planes[member, LOW, word] & bit != 0:
+                    if not exact:
+                        slack += weights[member] * low
+                elif planes[member, HIGH, word] & bit != 0:
+                    if exact:
+                        base += weights[member] * full
+                    else:
+                        base += weights[member] * high
+                        slack += weights[member] * (full - high)
+                elif wide[member]:
+                    add_half(sums, pairs, at[member], factors[member])
+                    at[member] += 32
+                else:
+                    add_half(sums, octets, at[member], factors[member])
+                    at[member] += 32
+            if base >= cut_sum:
+                bits[first + half] = 0xFFFF_FFFF
+                continue
+            least = half_at_least(sums, cut_sum - base)
+            if slack != 0:
+                missing = cut_sum - base
+                greatest = half_at_least(sums, missing - slack) if missing > slack else np.uint32(0xFFFF_FFFF)
+                if greatest != least:
+                    unclear[count] = first + half
+                    count += 1
+            bits[first + half] = least
+    return -1, count
+
+
+@kernel
+def find_halves(planes: Any, chosen: Any, kinds: Any, places: Any) -> None:
+    """Of the chosen halves, in increasing order, every member's kind and which of its kind it is, counted from 0.
+
+    kinds: uint8, places: int64, (chosen, M); a place is written for hot and for cold ones.
+    """
+    members = planes.shape[0]
+    hots = np.zeros(members, np.int64)
+    colds = np.zeros(members, np.int64)
+    word = 0
+    for number in range(chosen.size):
+        half = chosen[number]
+        bit = ONE << np.uint64(half & 63)
+        for member in range(members):
+            for before in range(word, half // 64):
+                either = planes[member, LOW, before] | planes[member, HIGH, before]
+                hots[member] += count_bits(~either)
+                colds[member] += count_bits(either & ~planes[member, EXACT, before])
+            high = planes[member, HIGH, half // 64]
+            exact = planes[member, EXACT, half // 64]
+            either = planes[member, LOW, half // 64] | high
+            if exact & bit != 0:
+                kinds[number, member] = FULL if high & bit != 0 else NONE
+            elif either & bit != 0:
+                kinds[number, member] = COLD
+                places[number, member] = colds[member] + count_bits(either & ~exact & (bit - ONE))
+            else:
+                kinds[number, member] = HOT
+                places[number, member] = hots[member] + count_bits(~either & (bit - ONE))
+        word = half // 64
+
+
+@kernel
+def settle(
+    words: Any,
+    literals: Any,
+    wide: Any,
+    weights: Any,
+    factors: Any,
+    full: Any,
+    cut_sum: Any,
+    chosen: Any,
+    kinds: Any,
+    places: Any,
+    cold: Any,
+    bits: Any,
+) -> None:
+    """Writes the bits of the chosen halves from all of their codes.
+
+    words: the buffer of ``blend_packed``. literals: (M,) word at which a member's hot literals begin. kinds, places: as
+    ``find_halves`` gives them. cold: uint16 (chosen, M, 32), codes of the cold ones. The rest as in ``blend_packed``.
+    """
+    octets = words.view(np.uint8)
+    pairs = words.view(np.uint16)
+    sums = np.empty(32, np.uint32)
+    for number in range(chosen.size):
+        sums[:] = 0
+        for member in range(weights.size):
+            kind = kinds[number, member]
+            if kind == FULL:
+                sums += np.uint32(weights[member] * full)
+            elif kind == COLD:
+                add_half(sums, cold[number, member], 0, factors[member])
+            elif kind == HOT and wide[member]:
+                add_half(sums, pairs, 4 * literals[member] + 32 * places[number, member], factors[member])
+            elif kind == HOT:
+                add_half(sums, octets, 8 * literals[member] + 32 * places[number, member], factors[member])
+        bits[chosen[number]] = half_at_least(sums, cut_sum)

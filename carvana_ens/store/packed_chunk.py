@@ -1,0 +1,223 @@
+"""The file of a packed chunk: the maps of up to 64 images, first everything that a blend reads, then the rest.
+
+Little-endian. A header (``HEADER``) and one ``ENTRY`` an image, both under the header's crc32c; the images' hot parts
+one after the other; then their cold parts. What hot and cold mean is in ``core/packed.py``.
+
+A hot part is the planes and the hot literals, LZ4 in numcodecs' framing, under a crc32c in its entry. A cold part is a
+table of (size, crc32c) for each stripe of 512 halves, itself under a crc32c in its entry, and the stripes, zstd. An
+image is packed at its true size; one that is not there has height 0 and reads as zeros.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import google_crc32c
+import numcodecs.lz4
+import numcodecs.zstd
+import numpy as np
+from numpy.typing import NDArray
+
+from carvana_ens.core.packed import HALF, halves_of, pack_map, unpack_map
+from carvana_ens.core.scratch import Scratch
+from carvana_ens.errors import DataError
+from carvana_ens.store.chunks import ChunkError
+from carvana_ens.store.place import ReadAt
+from carvana_ens.types import Codes, Size
+
+MAGIC = b"cve-pk01"
+HEADER = struct.Struct("<8sIIIII")
+"""MAGIC, images, octets a code, height and width of the array, crc32c of the header so far and the entries."""
+
+ENTRY = np.dtype(
+    [
+        *(
+            (name, "<u4")
+            for name in ("height", "width", "words", "hots", "colds", "hot_crc", "table_crc", "codes_crc", "hot_size")
+        ),
+        *((name, "<u8") for name in ("hot_at", "cold_at")),
+    ]
+)
+"""True size; words of the planes, numbers of hot and cold halves; crc32c of the hot part and of the cold part's table,
+crc32 of the codes as in the store's done record; size of the hot part; places from the start of the file."""
+
+STRIPE = 512
+"""Halves of a stripe of a cold part: a blend that needs one of them decodes no more than these."""
+
+_TABLE = np.dtype([("size", "<u4"), ("crc", "<u4")])
+_ZSTD_LEVEL = 1
+
+_scratch = Scratch()
+
+
+@dataclass(frozen=True)
+class Part:
+    """One image as it goes into the file: its entry without the places, and its two parts."""
+
+    entry: tuple[int, ...]
+    hot: bytes
+    cold: bytes
+
+    @property
+    def codes_crc(self) -> int:
+        """crc32 of the codes, as in the store's done record."""
+        return self.entry[7]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image as it lies in the file; the fields of ``ENTRY``."""
+
+    height: int
+    width: int
+    words: int
+    hots: int
+    colds: int
+    hot_crc: int
+    table_crc: int
+    codes_crc: int
+    hot_size: int
+    hot_at: int
+    cold_at: int
+
+
+def encode(codes: Codes) -> Part:
+    """Packs one map, (h, w) uint8 or uint16."""
+    words, literals, cold = pack_map(codes)
+    hot = numcodecs.lz4.compress(np.concatenate([words.view(np.uint8), literals]))
+    step = HALF * STRIPE
+    stripes = [numcodecs.zstd.compress(cold[at : at + step], _ZSTD_LEVEL) for at in range(0, cold.size, step)]
+    table = np.array([(len(stripe), google_crc32c.value(stripe)) for stripe in stripes], _TABLE).tobytes()
+    counts = (words.size, literals.size // (HALF * codes.itemsize), cold.size // HALF)
+    sums = (google_crc32c.value(hot), google_crc32c.value(table), zlib.crc32(np.ascontiguousarray(codes).data))
+    return Part((*codes.shape, *counts, *sums, len(hot)), hot, table + b"".join(stripes))
+
+
+def assemble(parts: Sequence[Part | None], itemsize: int, size: Size) -> list[bytes]:
+    """The pieces of a file of these images, None for one that is not there."""
+    entries = np.zeros(len(parts), ENTRY)
+    at = HEADER.size + entries.nbytes
+    for name in ("hot", "cold"):
+        for number, part in enumerate(parts):
+            if part is not None:
+                entries[number] = (*part.entry, entries[number]["hot_at"], entries[number]["cold_at"])
+                entries[number][f"{name}_at"] = at
+                at += len(getattr(part, name))
+    there = [part for part in parts if part is not None]
+    head = HEADER.pack(MAGIC, len(parts), itemsize, *size, 0)[:-4]
+    crc = google_crc32c.value(head + entries.tobytes())
+    pieces = [head + crc.to_bytes(4, "little") + entries.tobytes()]
+    return [*pieces, *(part.hot for part in there), *(part.cold for part in there)]
+
+
+class PackedChunk:
+    """The maps of one chunk, read image by image. images: Entry of each, None for one that is not there.
+
+    Its methods raise ChunkError where the file is damaged; they may be called from several threads.
+    """
+
+    def __init__(self, read_at: ReadAt, count: int, dtype: np.dtype[Any], size: Size) -> None:
+        """Reads and checks header and entries of a chunk of that many images, dtype and array size.
+
+        Raises:
+            ChunkError: damaged, or another chunk's.
+        """
+        self._read_at, self._dtype = read_at, dtype
+        whole = HEADER.size + count * ENTRY.itemsize
+        head = read_at(0, whole)
+        if len(head) != whole or not head.startswith(MAGIC):
+            raise ChunkError("is damaged (its header is cut or another file's)")
+        _, *facts, crc = HEADER.unpack_from(head)
+        if crc != google_crc32c.value(head[: HEADER.size - 4] + head[HEADER.size :]):
+            raise ChunkError("is damaged (checksum of its header)")
+        if facts != [count, dtype.itemsize, *size]:
+            raise ChunkError(f"is another's: it says {facts}, expected {[count, dtype.itemsize, *size]}")
+        rows = np.frombuffer(head, ENTRY, offset=HEADER.size).tolist()
+        self.images = [self._possible(Entry(*row), size) if row[0] else None for row in rows]
+
+    def _checked(self, at: int, size: int, crc: int, what: str) -> bytes:
+        try:
+            stored = self._read_at(at, size)
+        except OSError as error:
+            raise ChunkError(f"cannot be read: {error.strerror or error}", cure=False) from error
+        if len(stored) != size or google_crc32c.value(stored) != crc:
+            raise ChunkError(f"is damaged (checksum of its {what})")
+        return stored
+
+    def _possible(self, entry: Entry, size: Size) -> Entry:
+        """The entry, if what it says can be: nothing is allocated for one that lies."""
+        halves = halves_of(entry.height * entry.width)
+        words = -(-halves // 64)
+        fits = 0 < entry.height <= size.height and 0 < entry.width <= size.width and entry.hots + entry.colds <= halves
+        if not fits or entry.words > 3 * (words + -(-words // 64)) or entry.hot_size > 2 * self._hot_octets(entry) + 64:
+            raise ChunkError("is damaged (an entry of its header cannot be)")
+        return entry
+
+    def _hot_octets(self, entry: Entry) -> int:
+        return 8 * entry.words + HALF * self._dtype.itemsize * entry.hots
+
+    def hot_words(self, entry: Entry) -> int:
+        """Number of uint64 words that ``read_hot`` fills."""
+        return -(-self._hot_octets(entry) // 8)
+
+    def read_hot(self, entry: Entry, out: NDArray[np.uint64]) -> None:
+        """Reads and decodes an image's hot part into out, (hot_words,)."""
+        stored = self._checked(entry.hot_at, entry.hot_size, entry.hot_crc, "hot part")
+        octets = self._hot_octets(entry)
+        _decode(numcodecs.lz4.decompress, stored, out.view(np.uint8)[:octets], "hot part")
+
+    def read_cold(self, entry: Entry, places: NDArray[np.int64]) -> Codes:
+        """(n, 32) codes of some of an image's cold halves, (n,) increasing; decodes only the stripes that hold them."""
+        table = self._stripe_table(entry)
+        found: Codes = np.empty((places.size, HALF), self._dtype)
+        numbers = places // STRIPE
+        for number in map(int, np.unique(numbers)):
+            wanted = numbers == number
+            halves = min(STRIPE, entry.colds - number * STRIPE)
+            stripe = self._stripe(
+                *table[number], _scratch.array("stripe", HALF * halves * self._dtype.itemsize, np.uint8)
+            )
+            found[wanted] = stripe.view(self._dtype).reshape(halves, HALF)[places[wanted] % STRIPE]
+        return found
+
+    def _stripe_table(self, entry: Entry) -> list[tuple[int, int, int]]:
+        """(place in the file, size, crc) of each stripe."""
+        stripes = -(-entry.colds // STRIPE)
+        stored = self._checked(entry.cold_at, stripes * _TABLE.itemsize, entry.table_crc, "cold part's table")
+        table = np.frombuffer(stored, _TABLE)
+        ends = np.cumsum(table["size"], dtype=np.int64)
+        places = entry.cold_at + len(stored) + ends - table["size"]
+        return list(zip(places.tolist(), table["size"].tolist(), table["crc"].tolist(), strict=True))
+
+    def _stripe(self, at: int, size: int, crc: int, out: Any) -> Any:
+        if size > 2 * out.nbytes + 64:
+            raise ChunkError("is damaged (a stripe of its cold part cannot be so long)")
+        stored = self._checked(at, size, crc, "cold part")
+        _decode(numcodecs.zstd.decompress, stored, out, "cold part")
+        return out
+
+    def read(self, entry: Entry, out: Codes) -> None:
+        """Reads and decodes all codes of an image into out, (h, w) of its true size."""
+        words = _scratch.array("words", self.hot_words(entry), np.uint64)
+        self.read_hot(entry, words)
+        hot = words.view(np.uint8)[8 * entry.words : self._hot_octets(entry)].view(self._dtype)
+        cold = _scratch.array(f"{self._dtype.name} cold", HALF * entry.colds, self._dtype)
+        step = HALF * STRIPE
+        for number, place in enumerate(self._stripe_table(entry)):
+            self._stripe(*place, cold[step * number : step * (number + 1)])
+        try:
+            unpack_map(words[: entry.words], hot, cold, out)
+        except DataError as error:
+            raise ChunkError(f"does not decode ({error})") from error
+
+
+def _decode(decompress: Any, stored: bytes, out: Any, what: str) -> None:
+    """Decodes into exactly out: with a destination given, a frame that holds more is refused, not allocated."""
+    try:
+        decompress(stored, out)
+    except (RuntimeError, ValueError) as error:
+        raise ChunkError(f"does not decode (its {what})") from error

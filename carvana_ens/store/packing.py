@@ -1,0 +1,114 @@
+"""Packing a finished store: the same maps, ordered so that a blend reads a small part of them.
+
+Its new chunks lie under other names than the old ones. They are written first, then ``prob/zarr.json`` is replaced in
+one step, then the old ones go. A stop at any moment leaves a whole store of one kind or the other, and packing again
+goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import zarr
+from zarr.storage import MemoryStore
+
+from carvana_ens.errors import StoreError
+from carvana_ens.files import replacing
+from carvana_ens.store.chunks import ChunkError
+from carvana_ens.store.packed_chunk import Part, assemble, encode
+from carvana_ens.store.packed_codec import PackedCodec
+from carvana_ens.store.packed_reader import SEPARATOR, PackedReader, chunk_key
+from carvana_ens.store.place import Folder, place_of
+from carvana_ens.store.store import ProbabilityStore, open_store
+from carvana_ens.types import Size
+
+IMAGES = 64
+"""Images of a chunk: so many hot parts lie one after the other in a file, and so many cold ones wait in memory."""
+
+Each = Callable[[Callable[[str], Part], Iterable[str]], Iterator[Part]]
+"""Calls a function for each id, in order; ``map``, or one that works ahead in threads."""
+
+
+def pack_store(path: str | Path, each: Each = map) -> int:
+    """Packs the finished store at a folder in place, and returns how many maps it packed now (0: it was packed before).
+
+    each: how the maps are worked on; ``map`` does it one by one.
+
+    Raises:
+        StoreError: no store, one at an address, not finished, damaged, or being written by another process.
+    """
+    place = place_of(path)
+    if not isinstance(place, Folder):
+        raise StoreError(f"{path} is at an address: pack the store in a folder, then copy it there")
+    root = Path(path)
+    open_store(path)  # says what is wrong before a lock is left beside what is no store
+    with place.lock():
+        store = open_store(path)
+        packed = 0
+        if store.packed is None:
+            store.require_complete()
+            packed = sum(_pack_chunk(store, root, place, at, each) for at in range(0, len(store.ids), IMAGES))
+            with replacing(root / "prob" / "zarr.json") as temporary:
+                temporary.write_bytes(_metadata(store))
+        # also what a stop left of an earlier packing
+        with suppress(FileNotFoundError):
+            shutil.rmtree(root / "prob" / "c")
+        return packed
+
+
+def _pack_chunk(store: ProbabilityStore, root: Path, place: Folder, first: int, each: Each) -> int:
+    """Writes one chunk; returns its number of images, 0 if it was there."""
+    key = chunk_key(first // IMAGES)
+    ids = store.ids[first : first + IMAGES]
+    size = Size(*store.shape[1:])
+    if _is_there(store, place, ids):
+        return 0
+
+    def one(image_id: str) -> Part:
+        part = encode(store.read(image_id))
+        if part.codes_crc != store.record(image_id):
+            raise StoreError(
+                f"{store.path}: the map of {image_id} differs from its done record: see carvana-ens verify"
+            )
+        return part
+
+    parts: list[Part | None] = [*each(one, ids)]
+    parts += [None] * (IMAGES - len(parts))
+    with replacing(root / key) as temporary, open(temporary, "xb") as file:
+        file.writelines(assemble(parts, 1 if store.dtype == "uint8" else 2, size))
+    return len(ids)
+
+
+def _is_there(store: ProbabilityStore, place: Folder, ids: Sequence[str]) -> bool:
+    """Whether an earlier packing that was stopped has written the chunk of these images, from the same maps."""
+    reader = PackedReader(place, Size(*store.shape[1:]), IMAGES, store.dtype)
+    try:
+        for image_id in ids:
+            number = store.index[image_id]
+            _, entry = reader.find(number, store.sizes[number])
+            if entry.codes_crc != store.record(image_id):
+                return False
+    except ChunkError:
+        return False
+    return True
+
+
+def _metadata(store: ProbabilityStore) -> bytes:
+    """The zarr.json of ``prob`` in a packed store."""
+    where = MemoryStore()
+    zarr.create_array(
+        where,
+        shape=store.shape,
+        chunks=(IMAGES, *store.shape[1:]),
+        dtype=store.dtype,
+        serializer=PackedCodec(),
+        filters=None,
+        compressors=None,
+        fill_value=0,
+        chunk_key_encoding={"name": "default", "separator": SEPARATOR},
+        dimension_names=("image", "y", "x"),
+    )
+    return bytes(where._store_dict["zarr.json"].to_bytes())
