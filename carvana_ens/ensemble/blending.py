@@ -10,9 +10,11 @@ from typing import TypeVar
 import numpy as np
 
 from carvana_ens.core.blend import blend_bits
+from carvana_ens.core.packed import can_blend
 from carvana_ens.core.rle import bits_mask, rle_encode_bits_bytes
 from carvana_ens.core.weights import MAX_WEIGHT_SUM, cut_sum, integer_weights, parse_threshold, parse_weights
 from carvana_ens.engine import default_threads, ordered_map
+from carvana_ens.ensemble.packed_stack import PackedStack
 from carvana_ens.ensemble.stack import MapStack
 from carvana_ens.errors import StoreError, UsageError
 from carvana_ens.store.store import ProbabilityStore
@@ -112,7 +114,11 @@ class Blend:
         self.ids = chosen[0].ids
         self._sizes = dict(zip(self.ids, chosen[0].sizes, strict=True))
         self._stack = MapStack(chosen)
-        self._cut = cut_sum(self.threshold, self._stack.full_scale, int(self._factors.sum()))
+        total = int(self._factors.sum())
+        self._cut = cut_sum(self.threshold, self._stack.full_scale, total)
+        self._packed: PackedStack | None = None
+        if all(store.packed is not None for store in chosen) and can_blend(self._cut, total, self._stack.full_scale):
+            self._packed = PackedStack(chosen, self._factors, self._cut, self._stack.full_scale)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -149,7 +155,9 @@ class Blend:
         return self._sizes[image_id]
 
     def bits(self, image_id: str) -> Bits:
-        """The mask of one image as bit words."""
+        """The mask of one image as bit words; valid until this thread asks a blend for another."""
+        if self._packed is not None:
+            return self._packed.bits(image_id)
         return blend_bits(self._stack.read(image_id), self._factors, self._cut)
 
     def mask(self, image_id: str) -> Mask:
