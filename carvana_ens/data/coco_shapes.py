@@ -1,7 +1,7 @@
 """The outlines of COCO: polygons and its own run-length encodings, drawn into a mask.
 
-After pycocotools' ``maskApi.c`` (cocodataset/cocoapi, BSD-2-Clause): ``rleFrPoly``, ``rleFrString``; equal to it pixel
-by pixel, which the tests assert. COCO counts pixels column by column and begins with a run of background.
+Polygons after ``rleFrPoly`` of pycocotools' ``maskApi.c`` (cocodataset/cocoapi, BSD-2-Clause); equal to it pixel by
+pixel, which the tests assert.
 """
 
 from __future__ import annotations
@@ -55,17 +55,12 @@ def fill_rle(mask: Mask, segmentation: dict[str, Json]) -> None:
     Raises:
         DataError: another size than the mask's, or counts that are no run lengths of that many pixels.
     """
+    from carvana_ens.core.coco_counts import coco_decode  # numba
+
     size = Size(*mask.shape)
     if segmentation.get("size") != list(size):
         raise DataError(f"its encoding is of size {segmentation.get('size')!r}, its image of {list(size)}")
-    counts = segmentation.get("counts")
-    runs = _decompress(counts) if isinstance(counts, str) else counts
-    if not isinstance(runs, list) or not all(type(run) is int and run >= 0 for run in runs):
-        raise DataError("its counts are no list of run lengths: whole numbers from 0")
-    if sum(runs) != size.height * size.width:
-        raise DataError(f"its run lengths sum to {sum(runs)} pixels, its image {size} has {size.height * size.width}")
-    filled = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
-    mask |= filled.reshape(size.width, size.height).T
+    mask |= coco_decode(segmentation)
 
 
 def _points(polygon: Json, size: Size) -> NDArray[np.float64]:
@@ -100,23 +95,3 @@ def _trace(points: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[Any]]:
     on_major = low_major[side] + along
     on_minor = (low_minor[side] + slope[side] * along + 0.5).astype(np.int64)
     return np.where(steep[side], on_minor, on_major), np.where(steep[side], on_major, on_minor)
-
-
-def _decompress(text: str) -> list[int]:
-    """Run lengths from pycocotools' text: five bits a character, low first; from the fourth on, differences."""
-    values: list[int] = []
-    value = shift = 0
-    for character in text:
-        code = ord(character) - 48
-        if not 0 <= code < 64 or shift > 60:
-            raise DataError(f"its counts are no COCO text: character {character!r}")
-        value |= (code & 31) << shift
-        shift += 5
-        if not code & 32:
-            values.append(value - (1 << shift) if code & 16 else value)
-            value = shift = 0
-    if shift:
-        raise DataError("its counts are a COCO text that ends in the middle of a number")
-    for index in range(3, len(values)):
-        values[index] += values[index - 2]
-    return values

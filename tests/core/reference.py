@@ -88,6 +88,54 @@ def fill_runs(runs, pixels):
     return flat
 
 
+def column_edges(mask):
+    """(where a pixel differs from the one before it, column by column; the number of such pixels in each column)."""
+    flat = np.concatenate([[False], mask.T.reshape(-1)])
+    edges = (flat[1:] != flat[:-1]).reshape(mask.shape[::-1]).T
+    return edges, edges.sum(0)
+
+
+def column_counts(mask):
+    counts, on = [0], False
+    for pixel in mask.T.reshape(-1):
+        if pixel != on:
+            counts.append(0)
+            on = pixel
+        counts[-1] += 1
+    return counts
+
+
+def write_counts(counts):
+    """COCO's text: the shortest two's complement of each number in digits of base 32, the last one first."""
+    text = ""
+    for index, count in enumerate(counts):
+        number = count - counts[index - 2] if index > 2 else count
+        digits = next(k for k in range(1, 99) if -(32**k) <= 2 * number < 32**k)
+        text += "".join(
+            chr(48 + number // 32**digit % 32 + (32 if digit < digits - 1 else 0)) for digit in range(digits)
+        )
+    return text
+
+
+def read_counts(text, pixels):
+    """The counts of a COCO text of that many pixels, None for any other text."""
+    if not re.fullmatch(r"([P-o]{0,11}[0-O])*", text):
+        return None
+    counts = []
+    for token in re.findall(r"[P-o]*[0-O]", text):
+        digits = [ord(character) - 48 & 31 for character in token]
+        number = sum(digit * 32**place for place, digit in enumerate(digits))
+        if digits[-1] >= 16:
+            number -= 32 ** len(digits)
+        counts.append(number + counts[-2] if len(counts) > 2 else number)
+    return counts if min(counts, default=0) >= 0 and sum(counts) == pixels else None
+
+
+def fill_columns(counts, size):
+    height, width = size
+    return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(width, height).T
+
+
 SIZES = [(1, 1), (1, 2), (1, 63), (64, 1), (1, 65), (7, 9), (8, 8), (5, 13), (127, 1), (3, 43), (16, 40), (1, 4097)]
 """One row, one column, and pixel counts on both sides of the 64 of a word."""
 
