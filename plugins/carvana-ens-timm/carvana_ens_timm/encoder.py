@@ -102,6 +102,16 @@ def make_encoder(name: str, colour: Colour = "rgb", output_stride: int = 0, *, i
     return Encoder(backbone, scale)
 
 
+def coarsest_stride(name: str, output_stride: int = 0) -> int:
+    """Pixels between the coarsest features of a backbone.
+
+    Raises:
+        UsageError: it gives no features, or cannot be dilated.
+    """
+    stride: int = _create(name, 3, output_stride).feature_info.reduction()[-1]
+    return stride
+
+
 def _create(name: str, channels: int, output_stride: int) -> Any:
     dilated: dict[str, Any] = {"output_stride": output_stride} if output_stride else {}
     try:

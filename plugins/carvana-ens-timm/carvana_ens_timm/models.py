@@ -6,14 +6,16 @@ import difflib
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import timm
+import torch
 from torch import nn
 
 from carvana_ens import TorchModel, TorchOptions, option
-from carvana_ens_timm.encoder import make_encoder
+from carvana_ens_timm.encoder import coarsest_stride, make_encoder
 from carvana_ens_timm.fpn import FpnDecoder
 from carvana_ens_timm.linknet import LinknetDecoder
 from carvana_ens_timm.unet import UnetDecoder
@@ -109,7 +111,16 @@ class TimmModel(TorchModel):
 
     Options: ClassVar[type] = TimmOptions
     options: TimmOptions
-    divisor = 32  # that of nearly all backbones; build sets the one that it finds
+
+    @cached_property
+    def divisor(self) -> int:  # type: ignore[override]  # worked out when it is first wanted
+        """Pixels between the coarsest features; the backbone is asked without allocating it.
+
+        Raises:
+            UsageError: it gives no features, or cannot be dilated.
+        """
+        with torch.device("meta"):
+            return coarsest_stride(self.options.encoder, self.options.output_stride)
 
     def decoder(self, channels: Mapping[int, int]) -> nn.Module:
         """The decoder, untrained, on features of so many channels by stride."""
