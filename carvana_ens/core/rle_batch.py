@@ -1,7 +1,7 @@
 """Run-length encodings of many masks at once, dialect "carvana", on as many threads as asked for.
 
-Threads pay off for masks of some hundred thousand pixels and more; on small ones Python's own work, which takes turns,
-is most of it.
+Threads pay off for large masks on idle processors. Small ones are done sooner by one thread: most of their time is
+Python's own work, which takes turns.
 """
 
 from __future__ import annotations
