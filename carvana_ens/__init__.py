@@ -10,9 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from carvana_ens.core.blend import blend_mask as blend_mask
+    from carvana_ens.core.coco_counts import coco_counts as coco_counts
+    from carvana_ens.core.coco_counts import coco_decode as coco_decode
+    from carvana_ens.core.coco_counts import coco_encode as coco_encode
     from carvana_ens.core.dice import dice as dice
     from carvana_ens.core.rle import rle_decode as rle_decode
     from carvana_ens.core.rle import rle_encode as rle_encode
+    from carvana_ens.core.rle_batch import rle_decode_many as rle_decode_many
+    from carvana_ens.core.rle_batch import rle_encode_many as rle_encode_many
     from carvana_ens.ensemble.blending import blend as blend
     from carvana_ens.errors import CarvanaEnsError as CarvanaEnsError
     from carvana_ens.errors import TrainingError as TrainingError
@@ -30,6 +35,7 @@ if TYPE_CHECKING:
     from carvana_ens.model import Samples as Samples
     from carvana_ens.model import option as option
     from carvana_ens.project import Project as Project
+    from carvana_ens.store.packing import pack_store as pack_store
     from carvana_ens.store.store import ProbabilityStore as ProbabilityStore
     from carvana_ens.store.store import open_store as open_store
     from carvana_ens.store.writer import StoreWriter as StoreWriter
@@ -57,12 +63,18 @@ _HOMES = {
     "UsageError": "errors",
     "blend": "ensemble.blending",
     "blend_mask": "core.blend",
+    "coco_counts": "core.coco_counts",
+    "coco_decode": "core.coco_counts",
+    "coco_encode": "core.coco_counts",
     "dice": "core.dice",
     "open_store": "store.store",
     "option": "model",
     "read_parameters": "learn.checkpoints",
+    "pack_store": "store.packing",
     "rle_decode": "core.rle",
+    "rle_decode_many": "core.rle_batch",
     "rle_encode": "core.rle",
+    "rle_encode_many": "core.rle_batch",
 }
 """Where each public name lives."""
 

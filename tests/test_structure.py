@@ -19,9 +19,9 @@ PACKAGE = HERE / "carvana_ens"
 PLUGINS = HERE / "plugins"
 STEPS = (
     {"errors", "types", "files"},
-    {"core", "model"},
+    {"core", "model", "engine"},
     {"store", "data", "registry"},
-    {"report", "output", "ensemble", "learn", "engine", "project"},
+    {"report", "output", "ensemble", "learn", "project"},
     {"verbs"},
     {"cli", "testing"},
 )

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from carvana_ens.core import rle_kernels as kernels
 from carvana_ens.core.jit import run
-from carvana_ens.core.rle import check_mask
+from carvana_ens.core.rle import check_mask, flat_octets
 from carvana_ens.core.scratch import Scratch
 from carvana_ens.errors import RLEError
 from carvana_ens.types import Mask, Size
@@ -78,7 +78,7 @@ def _counts(mask: Mask) -> NDArray[np.int64]:
     if mask.flags.f_contiguous:  # in memory it is one long column
         mask, height, width = mask.T, mask.size, 1
     bits = _scratch.array("bits", -(-mask.size // 64), np.uint64)
-    run(kernels.pack_mask, np.ascontiguousarray(mask).reshape(-1).view(np.uint8), bits)
+    run(kernels.pack_mask, flat_octets(mask), bits)
     edges = _scratch.array("edges", bits.size, np.uint64)
     tally = _scratch.array("tally", width, np.int64)
     found = run(kernels.column_edges, bits, height, width, edges, tally)

@@ -30,7 +30,7 @@ def mask_bits(mask: Mask) -> Bits:
     """
     check_mask(mask)
     bits = np.empty(math.ceil(mask.size / 64), np.uint64)
-    run(kernels.pack_mask, mask.reshape(-1).view(np.uint8), bits)
+    run(kernels.pack_mask, flat_octets(mask), bits)
     return bits
 
 
@@ -41,7 +41,7 @@ def bits_mask(bits: Bits, size: Size) -> Mask:
         UsageError: bits are no uint64 words.
         DataError: their number does not fit the size, or a bit past the last pixel is set.
     """
-    pixels = _pixels(size)
+    pixels = pixels_of(size)
     check_bits(bits, pixels)
     octets = bits.astype("<u8", copy=False).view(np.uint8)
     return np.unpackbits(octets, count=pixels, bitorder="little").view(np.bool_).reshape(size)
@@ -55,7 +55,7 @@ def rle_encode(mask: Mask) -> str:
     """
     check_mask(mask)
     bits = _scratch.array("bits", math.ceil(mask.size / 64), np.uint64)
-    runs = run(kernels.pack_mask, mask.reshape(-1).view(np.uint8), bits)
+    runs = run(kernels.pack_mask, flat_octets(mask), bits)
     return _write(bits, runs, mask.size).decode("ascii")
 
 
@@ -75,6 +75,11 @@ def rle_encode_bits_bytes(bits: Bits, pixels: int) -> bytes:
     return _write(bits, run(kernels.count_runs, bits), pixels)
 
 
+def flat_octets(mask: Mask) -> NDArray[np.uint8]:
+    """(P,) the pixels row by row, side by side in memory, as kernels read them."""
+    return np.ascontiguousarray(mask).reshape(-1).view(np.uint8)
+
+
 def _write(bits: Bits, runs: int, pixels: int) -> bytes:
     text = _scratch.array("text", runs * 2 * (len(str(pixels)) + 1), np.uint8)
     return text[: run(kernels.write_runs, bits, pixels, text)].tobytes()  # type: ignore[no-any-return]
@@ -90,20 +95,20 @@ def rle_decode(text: str, size: Size) -> Mask:
         RLEError: the text breaks these rules; the message names the run and the values.
         UsageError: the size is not two positive numbers.
     """
-    flat = np.zeros(_pixels(size), np.bool_)
-    run(kernels.fill_runs, _read(text, size), flat)
+    flat = np.zeros(pixels_of(size), np.bool_)
+    run(kernels.fill_runs, runs_of(text, size), flat)
     return flat.reshape(size)
 
 
 def rle_area(text: str, size: Size) -> int:
     """Number of object pixels of an RLE text, checked like ``rle_decode``; raises the same."""
-    runs = _read(text, size)
+    runs = runs_of(text, size)
     return int((runs[:, 1] - runs[:, 0]).sum())
 
 
-def _read(text: str, size: Size) -> NDArray[np.int64]:
+def runs_of(text: str, size: Size) -> NDArray[np.int64]:
     """(R, 2) first and past-last pixel of each run, counted from 0."""
-    pixels = _pixels(size)
+    pixels = pixels_of(size)
     if not isinstance(text, str):
         raise RLEError(f"RLE is no text but {text!r}: an empty mask is the empty text")
     if text == "":
@@ -153,7 +158,7 @@ def _short(token: str) -> str:
     return token if len(token) <= 18 else f"{token[:15]}... ({len(token)} digits)"
 
 
-def _pixels(size: Size) -> int:
+def pixels_of(size: Size) -> int:
     height, width = size
     if height < 1 or width < 1 or height * width >= kernels.MAX_VALUE:
         raise UsageError(f"size {height}x{width} is no picture's: give height and width of at least 1")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from carvana_ens.core import rle_kernels as kernels
 from carvana_ens.core.jit import run
-from carvana_ens.core.rle import _pixels, _read, check_mask, rle_encode
+from carvana_ens.core.rle import check_mask, pixels_of, rle_encode, runs_of
 from carvana_ens.errors import CarvanaEnsError, UsageError
 from carvana_ens.types import Mask, Size
 
@@ -61,11 +61,11 @@ def rle_decode_many(texts: Iterable[str], size: Size, threads: int = 1) -> NDArr
     if isinstance(texts, str):
         raise UsageError("rle_decode_many takes a list of texts, got one text: put it into a list, or use rle_decode")
     texts = list(texts)
-    flat = np.zeros((len(texts), _pixels(size)), np.bool_)
+    flat = np.zeros((len(texts), pixels_of(size)), np.bool_)
 
     def decode(index: int) -> None:
         with _naming("texts", index):
-            run(kernels.fill_runs, _read(texts[index], size), flat[index])
+            run(kernels.fill_runs, runs_of(texts[index], size), flat[index])
 
     _for_each(len(texts), decode, threads)
     return flat.reshape(len(texts), *size)

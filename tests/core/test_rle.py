@@ -85,11 +85,18 @@ def test_decoding_a_written_text_gives_the_mask_back():
     check()
 
 
-@pytest.mark.parametrize("order", ["transposed", "flipped", "every second"])
+@pytest.mark.parametrize("order", ["transposed", "flipped", "every second", "turned", "a channel"])
 def test_masks_need_not_lie_row_by_row(reference, order):
     mask = np.random.default_rng(5).random((37, 20)) < 0.5
-    view = {"transposed": mask.T, "flipped": mask[:, ::-1], "every second": mask[::2, ::2]}[order]
+    view = {
+        "transposed": mask.T,
+        "flipped": mask[:, ::-1],
+        "every second": mask[::2, ::2],
+        "turned": mask[::-1, ::-1],
+        "a channel": np.stack([mask, ~mask], -1)[..., 1],
+    }[order]
     assert rle_encode(view) == reference.write_runs(view.copy().reshape(-1))
+    assert np.array_equal(mask_bits(view), reference.bits_of(view.copy().reshape(-1)))
 
 
 def test_numbers_of_every_length(reference):
