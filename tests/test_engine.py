@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -26,10 +27,12 @@ class Counted:
             yield number
 
 
+@pytest.mark.parametrize("batch", [1, 3, 200])
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
 @pytest.mark.parametrize("items", [0, 1, 5, 100])
-def test_results_come_in_the_order_of_the_items(threads: int, items: int) -> None:
-    assert list(ordered_map(lambda number: number * number, range(items), threads)) == [n * n for n in range(items)]
+def test_results_come_in_the_order_of_the_items(threads: int, items: int, batch: int) -> None:
+    found = list(ordered_map(lambda number: number * number, range(items), threads, batch))
+    assert found == [n * n for n in range(items)]
 
 
 def test_the_order_is_kept_when_later_items_are_done_first() -> None:
@@ -55,17 +58,23 @@ def test_as_many_run_at_once_as_there_are_threads() -> None:
     assert len(set(ordered_map(work, range(9), 3))) <= 3
 
 
+@pytest.mark.parametrize("batch", [1, 5])
 @pytest.mark.parametrize("threads", [2, 4])
-def test_what_is_under_way_is_bounded(threads: int) -> None:
+def test_what_is_under_way_is_bounded(threads: int, batch: int) -> None:
     items = Counted(1000)
-    results = ordered_map(lambda item: item, items, threads)
+    results = ordered_map(lambda item: item, items, threads, batch)
     assert items.taken == 0  # nothing starts before it is asked for
     for number, result in enumerate(results):
         assert result == number
-        assert items.taken <= number + 2 * threads
+        assert items.taken <= number + 2 * threads * batch
         if number == 20:
             assert items.taken > 21  # but some are ahead, or threads would idle
             break
+
+
+def test_the_items_of_a_batch_are_worked_on_by_one_thread() -> None:
+    threads = list(ordered_map(lambda item: threading.get_ident(), range(40), 3, 4))
+    assert all(len(set(threads[start : start + 4])) == 1 for start in range(0, 40, 4))
 
 
 def test_one_thread_takes_one_item_at_a_time_in_this_thread() -> None:
@@ -78,21 +87,46 @@ def test_one_thread_takes_one_item_at_a_time_in_this_thread() -> None:
     assert len(seen) == 1000
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-def test_an_error_comes_where_its_result_would_have(threads: int) -> None:
+@pytest.mark.parametrize(("threads", "batch"), [(1, 1), (3, 1), (3, 4)])
+def test_an_error_comes_where_its_result_would_have(threads: int, batch: int) -> None:
     def work(item: int) -> int:
-        if item == 7:
-            raise ValueError("item 7")
+        if item == 6:
+            raise ValueError("item 6")
         return item
 
     items = Counted(1000)
-    results = ordered_map(work, items, threads)
-    for expected in range(7):
+    results = ordered_map(work, items, threads, batch)
+    for expected in range(6):  # those of the error's own batch too
         assert next(results) == expected
-    with pytest.raises(ValueError, match="item 7"):
+    with pytest.raises(ValueError, match="item 6"):
         next(results)
-    assert items.taken <= 7 + 2 * threads  # the work has stopped
+    assert items.taken <= 6 + 2 * threads * batch  # the work has stopped
     assert list(results) == []
+
+
+def test_a_stop_does_not_wait_for_the_rest_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    began, stopping = threading.Event(), threading.Event()
+    done = []
+
+    def work(item: int) -> int:
+        if item >= 10:
+            began.set()
+            assert stopping.wait(SECONDS)
+        done.append(item)
+        return item
+
+    shutdown = ThreadPoolExecutor.shutdown
+
+    def stop(pool: ThreadPoolExecutor, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        stopping.set()
+        shutdown(pool, wait, cancel_futures=cancel_futures)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "shutdown", stop)
+    results = ordered_map(work, range(100), 2, 10)
+    assert next(results) == 0
+    assert began.wait(SECONDS)
+    results.close()
+    assert set(done) - set(range(10)) <= {10, 20}  # what ran was finished, and nothing after it
 
 
 @pytest.mark.parametrize("threads", [1, 3])

@@ -29,6 +29,7 @@ SUFFIXES = (".csv", ".csv.gz")
 _COMPRESSION_LEVEL = 2
 """Of ISA-L's 0 to 3: as fast as the lower ones on run-length text; 20 times zlib's level 6 for 3 % more bytes."""
 
+_RLE_BYTES = b"0123456789 "
 _GZIP = 16 + isal_zlib.MAX_WBITS
 
 
@@ -155,8 +156,7 @@ def _opened(path: Path, *, compressed: bool) -> Iterator[Callable[[bytes], objec
 
 def _row(image_id: str, rle: bytes) -> bytes:
     name = f"{check_id(image_id)}.jpg"
-    octets = np.frombuffer(rle, np.uint8)
-    if not ((octets - ord("0") < 10) | (octets == ord(" "))).all():
+    if rle.translate(None, _RLE_BYTES):
         raise DataError(f"the RLE of image {image_id!r} has other characters than digits and spaces: {rle[:40]!r}")
     if "," in name or '"' in name:
         name = '"' + name.replace('"', '""') + '"'

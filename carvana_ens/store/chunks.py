@@ -116,12 +116,13 @@ def frame_size(head: bytes) -> int | None:
 
 def _local(place: Folder, bound: int) -> Callable[[str], Stored]:
     """Reads a file of the folder into the thread's buffer; bound: bytes of the longest that can be meant."""
+    folder = str(place)
 
     def stored(key: str) -> Stored:
         buffer = _scratch.array("stored", bound + 1, np.uint8)
         length = 0
         try:
-            with open(f"{place}{os.sep}{key}", "rb", buffering=0) as file:
+            with open(f"{folder}{os.sep}{key}", "rb", buffering=0) as file:
                 while length <= bound and (more := file.readinto(buffer[length:])):
                     length += more
         except (FileNotFoundError, NotADirectoryError):

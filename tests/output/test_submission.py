@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import shutil
 import subprocess
+import sys
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from carvana_ens.data.rle_csv import rle_rows
 from carvana_ens.errors import CarvanaEnsError, DataError, RLEError, UsageError
 from carvana_ens.output.submission import check_names, compare_submission, sample_names, write_submission
 
@@ -33,28 +36,69 @@ def test_a_gz_is_one_stream_without_time_or_name(tmp_path: Path) -> None:
     assert packed[:3] == b"\x1f\x8b\x08"
     assert packed[3] == 0  # no flag: neither FNAME nor any other
     assert packed[4:8] == bytes(4)  # no time
-    one = gzip.zlib.decompressobj(wbits=31)  # type: ignore[attr-defined]
+    one = zlib.decompressobj(wbits=31)
     assert one.decompress(packed) == TEXT
     assert one.eof
     assert one.unused_data == b""
 
 
+def many_rows(count: int = 3000) -> list[tuple[str, bytes]]:
+    """Rows of all lengths, as many as fill a compressor's window many times."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(count):
+        numbers = rng.integers(1, 2455040, 2 * rng.integers(0, 60))
+        rows.append((f"{number:05}_01", b" ".join(b"%d" % value for value in numbers)))
+    return rows
+
+
+def text_of(rows: list[tuple[str, bytes]]) -> bytes:
+    return b"img,rle_mask\n" + b"".join(b"%b.jpg,%b\n" % (image_id.encode(), rle) for image_id, rle in rows)
+
+
 def test_others_read_the_gz(tmp_path: Path) -> None:
     path = tmp_path / "submission.csv.gz"
-    write_submission(path, ROWS)
+    rows = many_rows()
+    assert write_submission(path, rows) == len(rows)
     with gzip.open(path, "rb") as file:
-        assert file.read() == TEXT
-    table = pd.read_csv(path, keep_default_na=False)
+        assert file.read() == text_of(rows)
+    table = pd.read_csv(path, keep_default_na=False, dtype=str)
     assert list(table.columns) == ["img", "rle_mask"]
-    assert list(table["img"]) == ["a_01.jpg", "a_02.jpg", "b_16.jpg"]
-    assert list(table["rle_mask"]) == ["1 3 10 5", "", "2455040 1"]
+    assert list(table["img"]) == [f"{image_id}.jpg" for image_id, _ in rows]
+    assert list(table["rle_mask"]) == [rle.decode() for _, rle in rows]
+    assert list(rle_rows(path)) == [(image_id, rle.decode()) for image_id, rle in rows]
+    assert path.stat().st_size < 1.1 * len(zlib.compress(text_of(rows), 6))
 
 
-@pytest.mark.skipif(shutil.which("zcat") is None, reason="no zcat on this machine")
-def test_zcat_reads_the_gz(tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", ["zcat", "gzip -t", "gzip -cd"])
+def test_programs_read_the_gz(tmp_path: Path, program: str) -> None:
+    words = program.split()
+    if shutil.which(words[0]) is None:
+        pytest.skip(f"no {words[0]} on this machine")
+    path = tmp_path / "submission.csv.gz"
+    write_submission(path, many_rows())
+    done = subprocess.run([*words, str(path)], check=True, capture_output=True)
+    assert done.stderr == b""
+    assert done.stdout == (b"" if "-t" in words else text_of(many_rows()))
+
+
+def test_a_killed_writer_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "submission.csv.gz"
     write_submission(path, ROWS)
-    assert subprocess.run(["zcat", str(path)], check=True, capture_output=True).stdout == TEXT
+    before = path.read_bytes()
+    program = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from carvana_ens.output.submission import write_submission\n"
+        "def rows():\n"
+        "    for number in range(5000):\n"
+        "        yield str(number), b'1 1'\n"
+        "    os.kill(os.getpid(), 9)\n"
+        "write_submission(Path(sys.argv[1]), rows())\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", program, str(path)], check=False)
+    assert killed.returncode == -9
+    assert path.read_bytes() == before
 
 
 def test_equal_rows_give_equal_bytes_under_any_name(tmp_path: Path) -> None:
