@@ -1,0 +1,196 @@
+"""unet11, unet-vgg11-v1, -v2 and -a: U-Nets on the 11-layer VGG, from Carvana's first place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from carvana_ens import Size, TorchModel, TorchOptions, TrainingError, UsageError, option, read_parameters
+
+HUB = "hub"
+ENCODER = "vgg11"
+
+Block = Callable[[int, int, int], nn.Module]
+"""(channels in, between, out) -> layers that double the grid."""
+
+
+class VggUnet(nn.Module):
+    """A U-Net on VGG-11, whose features are taken after each level's last ReLU, before the pooling.
+
+    Args:
+        colours: input channels.
+        width: channels of the finest level; those of the five blocks are 8, 8, 4, 2 and 1 times as many.
+        middles: channels inside the five blocks, coarse to fine, in widths.
+        block: what a block is.
+    """
+
+    def __init__(self, colours: int, width: int, middles: Sequence[int], block: Block) -> None:
+        super().__init__()
+        self.encoder = make_encoder(colours)
+        *skips, bottom = self.encoder.feature_info.channels()
+        outputs = [part * width for part in (8, 8, 4, 2, 1)]
+        *inputs, joined = [bottom, *(out + skip for out, skip in zip(outputs, reversed(skips), strict=True))]
+        self.blocks = nn.ModuleList(
+            block(before, part * width, after) for before, part, after in zip(inputs, middles, outputs, strict=True)
+        )
+        self.last = nn.Sequential(*_conv_relu(joined, width))
+        self.head = nn.Conv2d(width, 1, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, 1, H, W) of normalised images (N, colours, H, W); H and W multiples of 32."""
+        *skips, x = self.encoder(images)
+        for block in self.blocks:
+            x = torch.cat([block(x), skips.pop()], 1)
+        return self.head(self.last(x))
+
+
+def make_encoder(colours: int) -> nn.Module:
+    """VGG-11 without weights: features at strides 1, 2, 4, 8, 16 before the pooling, and at 32 after the last."""
+    # Its classifier, which is dropped at once, would have a hundred million parameters to draw.
+    return timm.create_model(ENCODER, features_only=True, in_chans=colours, mlp_ratio=1 / 4096)
+
+
+def _conv_relu(inputs: int, outputs: int) -> list[nn.Module]:
+    return [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(inplace=True)]
+
+
+def learnt_doubling(inputs: int, middle: int, outputs: int) -> nn.Module:
+    """3x3 convolution and ReLU, then a 3x3 transposed convolution of stride 2 and ReLU."""
+    doubling = nn.ConvTranspose2d(middle, outputs, 3, stride=2, padding=1, output_padding=1)
+    return nn.Sequential(*_conv_relu(inputs, middle), doubling, nn.ReLU(inplace=True))
+
+
+def bilinear_doubling(inputs: int, middle: int, outputs: int) -> nn.Module:
+    """Bilinear doubling, corners on corners as torch 0.2 did it, then twice 3x3 convolution and ReLU."""
+    doubling = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
+    return nn.Sequential(doubling, *_conv_relu(inputs, middle), *_conv_relu(middle, outputs))
+
+
+@dataclass(frozen=True)
+class VggOptions(TorchOptions):
+    """The recipe's options, and the weights that training starts from."""
+
+    encoder_weights: str = option(
+        "",
+        f'weights that training starts from: none, "{HUB}" (timm\'s own, online), or a .safetensors or .pth file',
+        path=True,
+    )
+
+
+class _VggUnet(TorchModel):
+    Options = VggOptions
+    options: VggOptions
+    size: ClassVar[Size | None] = Size(1024, 1024)
+    divisor = 32
+
+    def initialise(self, network: nn.Module) -> None:
+        """Gives a new network the VGG weights that training starts from.
+
+        Raises:
+            UsageError: no such file.
+            TrainingError: the file does not hold VGG-11, or the hub gave nothing.
+        """
+        weights = self.options.encoder_weights
+        if weights == HUB:
+            network.encoder.load_state_dict(hub_weights(self.channels))
+        elif weights:
+            load_encoder(network.encoder, Path(weights).expanduser())
+
+
+class UnetVgg11V1(_VggUnet):
+    """Asanakoy's UnetVgg11: 64 channels at the finest level, learnt doublings."""
+
+    def build(self) -> nn.Module:
+        """The network, untrained: (N, C, H, W) in, logits (N, 1, H, W) out."""
+        return VggUnet(self.channels, 64, (16, 8, 8, 4, 2), learnt_doubling)
+
+
+class UnetVgg11V2(_VggUnet):
+    """The same with bilinear doublings."""
+
+    def build(self) -> nn.Module:
+        """The network, untrained: (N, C, H, W) in, logits (N, 1, H, W) out."""
+        return VggUnet(self.channels, 64, (16, 8, 8, 4, 2), bilinear_doubling)
+
+
+class UnetVgg11A(_VggUnet):
+    """Ternaus' UNet11, 32 channels at the finest level, as asanakoy fed it: squashed to 1024x1024."""
+
+    def build(self) -> nn.Module:
+        """The network, untrained: (N, C, H, W) in, logits (N, 1, H, W) out."""
+        return VggUnet(self.channels, 32, (16, 16, 16, 8, 4), learnt_doubling)
+
+
+@dataclass(frozen=True)
+class Unet11Options(VggOptions):
+    """Photos are never resized, but mirrored out to sides that are multiples of 32."""
+
+    pad: Literal["reflect", "edge", "zero", "none"] = option(
+        "reflect", "reflect, edge, zero: pixels beside the photo, which is not resized; none: resized to the input size"
+    )
+    pad_sides: Literal["both", "after"] = option(
+        "both", "where padding lies: both (half of it left and above), or after (right and below)"
+    )
+
+
+class Unet11(UnetVgg11A):
+    """Ternaus' UNet11 on whole photos."""
+
+    Options = Unet11Options
+    size = None
+
+
+def hub_weights(colours: int) -> dict[str, Tensor]:
+    """ImageNet's weights of VGG-11 for photos of 3 or 1 channels, from timm's hub or its local cache.
+
+    Raises:
+        TrainingError: they could not be had.
+    """
+    try:
+        return timm.create_model(ENCODER, features_only=True, pretrained=True, in_chans=colours).state_dict()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise TrainingError(
+            f"no weights of {ENCODER} from the hub ({_line(error)}): check the network, or set encoder_weights to a "
+            ".safetensors or .pth file"
+        ) from error
+
+
+def load_encoder(encoder: nn.Module, path: Path) -> None:
+    """Fills a VGG-11 from a file of weights, torchvision's or timm's: tensors are matched by name, and the file may
+    hold more (the classifier). Photos of one channel get the sum of the first layer's three.
+
+    Raises:
+        UsageError: no such file.
+        TrainingError: the file is damaged, holds more than tensors, or does not fit; the encoder is as before.
+    """
+    if not path.is_file():
+        raise UsageError(
+            f"option encoder_weights names {path.absolute()}, which is no file: give its full path, or {HUB!r}"
+        )
+    # timm writes features_0 for features.0 where it takes a network apart for its features.
+    matched = {key.replace("features.", "features_"): tensor for key, tensor in read_parameters(path).items()}
+    wanted = encoder.state_dict()
+    first = next(iter(wanted))
+    if first in matched and (matched[first].shape[1:2], wanted[first].shape[1:2]) == ((3,), (1,)):
+        matched[first] = matched[first].sum(1, keepdim=True)
+    for key, tensor in wanted.items():
+        if key not in matched:
+            fault = "is not in it"
+        elif matched[key].shape != tensor.shape:
+            fault = f"is {tuple(matched[key].shape)}, not {tuple(tensor.shape)}"
+        elif not torch.isfinite(matched[key]).all():
+            fault = "has values that are not finite"
+        else:
+            continue
+        raise TrainingError(f"{path} does not fit encoder {ENCODER}: {key} {fault}; give the file of this very network")
+    encoder.load_state_dict({key: matched[key] for key in wanted})
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
