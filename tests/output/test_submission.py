@@ -6,6 +6,7 @@ import gzip
 import shutil
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -99,6 +100,18 @@ def test_a_killed_writer_leaves_the_old_file(tmp_path: Path) -> None:
     killed = subprocess.run([sys.executable, "-c", program, str(path)], check=False)
     assert killed.returncode == -9
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz"])
+def test_the_text_is_not_held(tmp_path: Path, suffix: str) -> None:
+    rle = b"1234567 8 " * 900 + b"2455040 1"
+    tracemalloc.start()
+    try:
+        write_submission(tmp_path / f"s{suffix}", ((f"{number:05}", rle) for number in range(3000)))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 3_000_000  # of 27 MB of text; the ids are kept, to see one that comes twice
 
 
 def test_equal_rows_give_equal_bytes_under_any_name(tmp_path: Path) -> None:
