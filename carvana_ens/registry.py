@@ -26,15 +26,18 @@ from carvana_ens.errors import PluginError
 from carvana_ens.model import Model
 
 GROUP = "carvana_ens.models"
-KNOWN_PACKAGES = {
-    "difference": "carvana-ens-difference",
-    "timm-unet": "carvana-ens-timm",
-    "unet-128": "carvana-ens-unet",
-    "unet-256": "carvana-ens-unet",
-    "unet-512": "carvana-ens-unet",
-    "unet-1024": "carvana-ens-unet",
-    "unet-gray": "carvana-ens-unet",
+_OURS = {
+    "carvana-ens-difference": "difference",
+    "carvana-ens-enet": "enet",
+    "carvana-ens-linknet": "linknet18 linknet34 linknet50",
+    "carvana-ens-refinenet": "refinenet-v1 refinenet-v2 refinenet-v3 refinenet-v4 refinenet-v5 refinenet-v6",
+    "carvana-ens-timm": "timm-fpn timm-linknet timm-unet",
+    "carvana-ens-unet": "unet-128 unet-256 unet-512 unet-1024 myunet-128-2 myunet-256-2 myunet-512-2 myunet-1024-5 "
+    "myunet-double-1024-5 myunet-128 myunet-128-1 myunet-256 myunet-256-1 myunet-512 myunet-v3 unet-scratch "
+    "unet-scratch-4 unet-scratch-5 unet-scratch-7 unet-scratch-narrow unet-gray segnet-gray unet-roi",
+    "carvana-ens-vgg-unet": "unet11 unet-vgg11-v1 unet-vgg11-v2 unet-vgg11-a",
 }
+KNOWN_PACKAGES = {model: package for package, models in _OURS.items() for model in models.split()}
 """Our own models by the package that has them, so that an unknown name can be answered with it."""
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 CHECK_SECONDS = 60.0
@@ -162,23 +165,39 @@ def load_model(name: str) -> tuple[type[Model], Entry]:
 
 
 def check_models(entries: Sequence[Entry], seconds: float = CHECK_SECONDS) -> list[str | None]:
-    """Imports each model in a process of its own: the reason if it is broken, None if it loads."""
+    """Imports the models of each package in a process of its own: the reason if one is broken, None if it loads.
+
+    Where one of several ends or stops that process, those of its package that had not answered get one each.
+    """
+    packages: dict[str, list[Entry]] = {}
+    for entry in entries:
+        packages.setdefault(entry.distribution, []).append(entry)
     with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(lambda entry: _check(entry, seconds), entries))
+        found = pool.map(lambda package: _check(package, seconds), packages.values())
+        reasons = {entry: reason for answers in found for entry, reason in answers.items()}
+    return [reasons[entry] for entry in entries]
 
 
-def _check(entry: Entry, seconds: float) -> str | None:
-    command = [sys.executable, "-m", "carvana_ens.registry", f"{entry.distribution}:{entry.name}"]
+def _check(entries: Sequence[Entry], seconds: float) -> dict[Entry, str | None]:
+    names = [f"{entry.distribution}:{entry.name}" for entry in entries]
+    command = [sys.executable, "-m", "carvana_ens.registry", *names]
+    ended = f"its import took more than {seconds:g} s"
     try:
-        # its answer is the last line of bytes: a plugin may print anything while it is imported
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False)
-    except subprocess.TimeoutExpired:
-        return f"its import took more than {seconds:g} s"
-    for line in reversed(done.stdout.splitlines()):
-        if line.startswith(b'{"carvana_ens_check"'):
-            reason: str | None = json.loads(line)["carvana_ens_check"]
-            return reason
-    return f"its import ended Python with exit code {done.returncode}"
+        output = done.stdout
+        ended = f"its import ended Python with exit code {done.returncode}"
+    except subprocess.TimeoutExpired as error:
+        output = error.stdout or b""
+    # its answers are lines of bytes among others: a plugin may print anything while it is imported
+    lines = [line for line in output.splitlines() if line.startswith(b'{"carvana_ens_check"')]
+    answers = {name: reason for line in lines for name, reason in json.loads(line)["carvana_ens_check"].items()}
+    reasons: dict[Entry, str | None] = {}
+    for entry, name in zip(entries, names, strict=True):
+        if name in answers:
+            reasons[entry] = answers[name]
+        else:
+            reasons |= {entry: ended} if len(entries) == 1 else _check([entry], seconds)
+    return reasons
 
 
 def _broken(entry: Entry, reason: str) -> PluginError:
@@ -195,14 +214,16 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def _main(name: str) -> None:
-    reason: str | None = None
-    try:
-        load_model(name)
-    except PluginError as error:
-        reason = error.reason
-    sys.stdout.write("\n" + json.dumps({"carvana_ens_check": reason}) + "\n")
+def _main(names: Sequence[str]) -> None:
+    for name in names:
+        reason: str | None = None
+        try:
+            load_model(name)
+        except PluginError as error:
+            reason = error.reason
+        sys.stdout.write("\n" + json.dumps({"carvana_ens_check": {name: reason}}) + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1])
+    _main(sys.argv[1:])

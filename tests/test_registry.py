@@ -218,6 +218,25 @@ def test_checking_does_not_wait_for_ever(fake_site) -> None:
     assert check_models(list_models().entries, seconds=1.5) == ["its import took more than 1.5 s"]
 
 
+def test_models_of_one_package_share_a_process_while_none_ends_it(fake_site) -> None:
+    mark, common = fake_site.marking("")
+    fake_site.add(
+        "family",
+        {"a-good": "family_a:Good", "b-dies": "family_b:Good", "c-good": "family_c:Good", "d-raises": "family_d:Good"},
+        common=common,
+        family_a=f"import common\n{GOOD}",
+        family_b="import common, os\nos._exit(3)",
+        family_c=f"import common\n{GOOD}",
+        family_d="import common\nraise ValueError('no')",
+    )
+    entries = list_models().entries
+    broken = {"b-dies": "its import ended Python with exit code 3", "d-raises": "ValueError: no"}
+    assert check_models(entries) == [broken.get(entry.name) for entry in entries]
+    assert len(mark.read_text()) == 4  # together, then each that had not answered
+    assert check_models([entry for entry in entries if entry.name != "b-dies"]) == [None, None, "ValueError: no"]
+    assert len(mark.read_text()) == 5
+
+
 def test_checking_one_name_of_two_packages(fake_site) -> None:
     fake_site.add("first-plugin", {"linknet": "first:Good"}, first=GOOD)
     fake_site.add("second-plugin", {"linknet": "second:Good"}, second="raise ValueError('no')")
@@ -287,5 +306,5 @@ def test_the_check_answers_a_line_of_json(fake_site) -> None:
     fake_site.add("noisy", {"noisy": "noisy:Good"}, noisy=f"print('hello', end='')\n{GOOD}")
     command = [sys.executable, "-m", "carvana_ens.registry", "noisy:noisy"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=fake_site.env)
-    assert json.loads(done.stdout.splitlines()[-1]) == {"carvana_ens_check": None}
+    assert json.loads(done.stdout.splitlines()[-1]) == {"carvana_ens_check": {"noisy:noisy": None}}
     assert done.stderr == "hello"

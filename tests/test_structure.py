@@ -40,7 +40,7 @@ ONLY = {
 }
 """Libraries that one room alone may import."""
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-PLUGIN_FILES = sorted(PLUGINS.glob("*/*.py"))
+PLUGIN_FILES = sorted([*PLUGINS.glob("*/*.py"), *PLUGINS.glob("*/carvana_ens_*/*.py")])
 PLUGIN_TESTS = sorted(PLUGINS.glob("*/tests/**/*.py"))
 
 

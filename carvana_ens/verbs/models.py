@@ -68,8 +68,8 @@ class ModelDescription:
 def models(check: bool = False) -> InstalledModels:
     """Every installed model with the reason of a broken one.
 
-    Each model is imported in a process of its own, never in this one. One that loaded is remembered until its files
-    change; check: import all of them again.
+    The models of each package are imported in a process of their own, never in this one. One that loaded is
+    remembered until its files change; check: import all of them again.
     """
     listing = list_models()
     keys = {entry: _state(entry) for entry in listing.entries}
