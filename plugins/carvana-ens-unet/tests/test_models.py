@@ -239,21 +239,9 @@ def test_gray_map_of_a_photo_does_not_depend_on_its_neighbours(name):
     np.testing.assert_allclose(both[1:], alone, rtol=0, atol=1e-5)
 
 
-def saved(network, path):
-    save_file({key: tensor.contiguous() for key, tensor in network.state_dict().items()}, path)
-    return path
-
-
-def answered(model, network, images):
-    """The network's own answer, outside of ``predict``."""
-    photos = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
-    with torch.inference_mode():
-        return model.forward(network.eval().to(memory_format=torch.channels_last), photos)[:, 0].numpy()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
-def test_a_training_step_lowers_the_loss_and_a_photo_is_predicted(name, tmp_path):
+def test_a_training_step_lowers_the_loss(name):
     """At the author's width (but for 240 million parameters, which cost too much on any grid), on a small grid."""
     model = make(name, shrink=4 if name == "unet-scratch-7" else 1)
     network = model.fresh_network(0).train()
@@ -270,8 +258,6 @@ def test_a_training_step_lowers_the_loss_and_a_photo_is_predicted(name, tmp_path
     torch.optim.SGD(network.parameters(), lr=0.1).step()
     with torch.no_grad():
         assert loss() < 0.99 * before
-    model.load(saved(network, tmp_path / "net.safetensors"), "cpu")
-    np.testing.assert_array_equal(model.predict(batch_of(images[:1])), answered(model, network, images[:1]))
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -279,13 +265,17 @@ def test_a_checkpoint_gives_the_same_maps(name, tmp_path):
     model = make(name, shrink=SHRINK.get(name, 8))
     network = model.fresh_network(3)
     images, _ = drawn(2, 32, 48)
+    photos = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
     with torch.no_grad():  # running statistics of its own
-        model.forward(network.train(), torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255)
-    path = saved(network, tmp_path / "net.safetensors")
+        model.forward(network.train(), photos)
+    path = tmp_path / "net.safetensors"
+    save_file({key: tensor.contiguous() for key, tensor in network.state_dict().items()}, path)
     read, state = load_file(path), network.state_dict()
     assert read.keys() == state.keys()
     assert all(torch.equal(read[key], state[key]) for key in state)
     model.load(path, "cpu")
     maps = model.predict(batch_of(images))
     assert maps.std() > 0
-    np.testing.assert_array_equal(maps, answered(model, network, images))
+    with torch.inference_mode():
+        expected = model.forward(network.eval().to(memory_format=torch.channels_last), photos)[:, 0].numpy()
+    np.testing.assert_array_equal(maps, expected)
