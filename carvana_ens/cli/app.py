@@ -15,8 +15,10 @@ COMMANDS = {
     "add-model": "add_model",
     "remove-model": "remove_model",
     "import": "import_maps",
+    "export": "export",
     "train": "train",
     "predict": "predict",
+    "pack": "pack",
     "tune": "tune",
     "blend": "blend",
     "evaluate": "evaluate",
@@ -26,6 +28,7 @@ COMMANDS = {
     "verify": "verify",
     "sample-data": "sample_data",
     "demo": "demo",
+    "bench": "bench",
 }
 """Verbs in the order of a user's day, and the modules of this room that hold them."""
 

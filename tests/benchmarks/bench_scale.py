@@ -1,0 +1,141 @@
+"""Time and memory of a blend as the images become ten times as many: stores on disk to a .csv.gz.
+
+    python tests/benchmarks/bench_scale.py FOLDER
+    python tests/benchmarks/bench_scale.py FOLDER --size 320x480 --counts 2000 20000
+
+Writes stores into a folder of its own under FOLDER and removes it at the end: 2,000 images of 8 members at 1280x1918
+take about 1 GB with saturated maps, 5 GB with speckled ones. A few pictures are made and repeated under other ids,
+each time moved by a row. Every blend runs in a process of its own, whose anonymous memory (RssAnon: what it asked for
+itself, without the page cache) is read 20 times a second. Needs Linux, and carvana-ens[bench].
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from carvana_ens.types import Size
+from carvana_ens.verbs.bench import KINDS
+from carvana_ens.verbs.bench.disk import LAYOUTS, bytes_of, image_ids, laid_out, write_stores
+from carvana_ens.verbs.bench.maps import Maps, drawn_masks, made_maps
+from carvana_ens.verbs.bench.numpy_ways import exact_mask, usual_text
+from carvana_ens.verbs.bench.peers import Peers
+from carvana_ens.verbs.bench.roads import our_road, read_rows
+
+DISTINCT = 4
+RAW_SHARE = 6
+"""Plain stores of these maps are at least this much smaller than the maps; what must be free on the disk."""
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--counts", type=int, nargs="+", default=[200, 2000], help="images, one run each")
+    parser.add_argument("--size", type=Size.parse, default=Size(1280, 1918), help="HxW")
+    parser.add_argument("--members", type=int, default=8)
+    parser.add_argument("--kind", choices=[*KINDS], default="saturated")
+    parser.add_argument("--layout", choices=[*LAYOUTS], default=list(LAYOUTS)[-1])
+    parser.add_argument("--threads", type=int, default=2)
+    return parser.parse_args()
+
+
+def anonymous() -> int:
+    """Bytes of this process's own memory."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) << 10
+    raise SystemExit("this system does not tell RssAnon: run on Linux")
+
+
+def blend_here(task: dict) -> dict:
+    """Blends, and watches the memory meanwhile; in a process of its own."""
+    stores = {name: Path(path) for name, path in task["stores"].items()}
+    peak, over = [anonymous()], threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.05):
+            peak.append(anonymous())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    start = time.perf_counter()
+    our_road(stores, Path(task["output"]), task["threads"])
+    seconds = time.perf_counter() - start
+    over.set()
+    watcher.join()
+    return {"seconds": seconds, "start": peak[0], "peak": max(peak), "readings": len(peak)}
+
+
+def in_process(task: dict) -> dict:
+    command = [sys.executable, __file__, "--blend"]
+    done = subprocess.run(command, input=json.dumps(task), text=True, stdout=subprocess.PIPE, check=True)
+    return json.loads(done.stdout)
+
+
+def check(maps: Maps, members: int, output: Path, count: int) -> None:
+    """The number of rows, and the first and the last ones against int64."""
+    rows = read_rows(output)
+    if [name for name, _ in rows] != [f"{image_id}.jpg" for image_id in image_ids(count)]:
+        raise SystemExit(f"{len(rows)} rows written, {count} expected: the blend is wrong")
+    for image in {*range(min(DISTINCT, count)), count - 1}:
+        mask = exact_mask(maps.stack(image, members)).reshape(maps.size)
+        if rows[image][1] != usual_text(mask):
+            raise SystemExit(f"the mask of {rows[image][0]} is wrong")
+
+
+def measured(options: argparse.Namespace, maps: Maps, count: int, folder: Path) -> tuple[float, float]:
+    """(seconds, MB of anonymous memory) of one blend; prints its line."""
+    wanted = count * options.members * options.size.height * options.size.width // RAW_SHARE
+    if shutil.disk_usage(folder).free < wanted:
+        raise SystemExit(f"{options.folder} has too little room: {count} images may take {wanted >> 30} GiB")
+    plain = write_stores(maps, options.members, count, folder)
+    stores = laid_out(options.layout, plain, folder)
+    task = {
+        "stores": {name: str(path) for name, path in stores.items()},
+        "output": str(folder / "out.csv.gz"),
+        "threads": options.threads,
+    }
+    held = bytes_of(stores.values())
+    result = in_process(task)
+    check(maps, options.members, folder / "out.csv.gz", count)
+    seconds, peak = result["seconds"], result["peak"] / 1e6
+    print(
+        f"{count:>8} {seconds:>9.2f} {seconds / count * 1e3:>9.2f} {peak:>11.0f} {result['start'] / 1e6:>10.0f} "
+        f"{held / 1e9:>8.2f}",
+        flush=True,
+    )
+    return seconds, peak
+
+
+def main() -> None:
+    options = parsed()
+    masks, source = drawn_masks(DISTINCT, options.size)
+    with Peers() as peers:
+        maps = made_maps(peers.need("cv2", "making maps from masks"), options.kind, masks, source, options.members)
+    print(maps.facts.line)
+    print(f"{options.members} members of {options.size}, layout {options.layout}, {options.threads} threads")
+    print(f"{'IMAGES':>8} {'SECONDS':>9} {'MS/IMAGE':>9} {'MB AT MOST':>11} {'MB BEFORE':>10} {'GB READ':>8}")
+    results = []
+    options.folder.mkdir(parents=True, exist_ok=True)
+    for count in options.counts:
+        with tempfile.TemporaryDirectory(prefix="carvana-ens-scale-", dir=options.folder) as folder:
+            results.append((count, *measured(options, maps, count, Path(folder))))
+    (few, few_seconds, few_peak), (many, many_seconds, many_peak) = results[0], results[-1]
+    print(
+        f"{many / few:.1f} times the images: {many_seconds / few_seconds:.2f} times the time, "
+        f"{many_peak - few_peak:+.0f} MB of memory"
+    )
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--blend"]:
+        print(json.dumps(blend_here(json.load(sys.stdin))))
+    else:
+        main()
