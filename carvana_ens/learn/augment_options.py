@@ -31,8 +31,8 @@ class AugmentOptions:
     warp: float = option(1.0, "probability that shift, scale and rotation are drawn at all")
     shift: float = option(0.1, "largest shift, as a part of the height and of the width")
     scale: float = option(0.2, "largest change of size: factors from 1 / (1 + scale) to 1 + scale")
-    shrink: float = option(0.0, "least factor of size, instead of 1 / (1 + scale); 0: that")
-    enlarge: float = option(0.0, "greatest factor of size, instead of 1 + scale; 0: that")
+    scale_least: float = option(0.0, "least factor of size, instead of 1 / (1 + scale); 0: that")
+    scale_most: float = option(0.0, "greatest factor of size, instead of 1 + scale; 0: that")
     rotation: float = option(0.0, "largest rotation either way, in degrees")
     fill: Literal["symmetric", "reflect", "edge", "zero"] = option(
         "symmetric", "what comes in from outside: mirrored with or without (reflect) the border pixel, edge, zero"
@@ -66,7 +66,7 @@ class AugmentOptions:
         least, greatest = self.sizes
         if not 0 < least <= greatest:
             raise ValueError(
-                f"option shrink is {self.shrink}, enlarge {self.enlarge}: the least factor must be above "
+                f"option scale_least is {self.scale_least}, scale_most {self.scale_most}: the least factor must be above "
                 f"0 and at most the greatest, these are {least:g} and {greatest:g}"
             )
         try:
@@ -77,7 +77,7 @@ class AugmentOptions:
     @property
     def sizes(self) -> tuple[float, float]:
         """The least and the greatest factor of size."""
-        return self.shrink or 1 / (1 + self.scale), self.enlarge or 1 + self.scale
+        return self.scale_least or 1 / (1 + self.scale), self.scale_most or 1 + self.scale
 
     @property
     def window(self) -> Size | None:
