@@ -95,6 +95,14 @@ def unpack_map(words: NDArray[np.uint64], hot: Codes, cold: Codes, out: Codes) -
         out[:] = flat[: out.size].reshape(out.shape)
 
 
+class HotPartError(DataError):
+    """A hot part that does not fit its picture; ``member``: the number of the map."""
+
+    def __init__(self, member: int, pixels: int) -> None:
+        super().__init__(f"the hot part of map {member} does not fit {pixels} pixels")
+        self.member = member
+
+
 class PackedBlend:
     """An exact blend of M packed maps, cut at a threshold, for many pictures; may be used from several threads.
 
@@ -126,7 +134,7 @@ class PackedBlend:
         follow. cold: reads the cold halves that the bits hang on.
 
         Raises:
-            DataError: a hot part that does not fit the picture; names the member's number.
+            HotPartError: a hot part that does not fit the picture.
         """
         halves = halves_of(pixels)
         planes = _planes(len(starts), halves)
@@ -139,7 +147,7 @@ class PackedBlend:
             *(*self._scalars, halves, planes, bits, unclear),
         )
         if fault >= 0:
-            raise DataError(f"the hot part of map {fault} does not fit {pixels} pixels")
+            raise HotPartError(fault, pixels)
         if count:
             self._settle(buffer, starts + words, planes, unclear[:count], cold, bits)
         mask: Bits = bits[:halves].view(np.uint64)

@@ -216,7 +216,7 @@ def blend_packed(
             bits[first : first + 64] = 0xFFFF_FFFF
         else:
             for half in range(64):
-                bits[first + half] = np.uint32(0) - np.uint32((certain >> np.uint64(half)) & ONE)
+                bits[first + half] = 0xFFFF_FFFF if (certain >> np.uint64(half)) & ONE != 0 else 0
         mixed = possible & ~certain & valid
         while mixed != 0:
             half = lowest_bit(mixed)

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from carvana_ens.core.packed import PackedBlend
+from carvana_ens.core.packed import HotPartError, PackedBlend
 from carvana_ens.core.scratch import Scratch
-from carvana_ens.errors import DataError, StoreError
 from carvana_ens.store.chunks import ChunkError
 from carvana_ens.store.store import ProbabilityStore
 from carvana_ens.types import Bits, Codes, Size
@@ -52,6 +51,8 @@ class PackedStack:
             starts = np.zeros(len(self._readers) + 1, np.int64)
             for member, reader in enumerate(self._readers):
                 chunk, entry = reader.find(number, Size(height, width))
+                if entry.codes_crc != self._stores[member].record(image_id):
+                    raise ChunkError("is another's (its checksum is not that of the done record)")
                 found.append((chunk, entry))
                 starts[member + 1] = starts[member] + chunk.hot_words(entry)
             buffer = _scratch.array("hot parts", int(starts[-1]), np.uint64)
@@ -61,7 +62,6 @@ class PackedStack:
             return self._blend.bits(buffer, starts[:-1], words, height * width, cold)
         except ChunkError as error:
             raise self._stores[member].explain(image_id, error) from error
-        except DataError as error:
-            raise StoreError(
-                f"the packed maps of {image_id} do not decode ({error}): see carvana-ens verify"
-            ) from error
+        except HotPartError as error:
+            broken = ChunkError("does not decode (its hot part)")
+            raise self._stores[error.member].explain(image_id, broken) from error

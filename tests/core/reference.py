@@ -136,6 +136,101 @@ def fill_columns(counts, size):
     return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(width, height).T
 
 
+def split(flat, low, high, full):
+    """(planes low, high and exact, bool (3, halves); hot literals; cold literals, (n, 32)) of whole halves of codes."""
+    halves = flat.reshape(-1, 32)
+    is_low, is_high = (halves <= low).all(1), (halves >= high).all(1)
+    exact = (halves == 0).all(1) | (halves == full).all(1)
+    return np.stack([is_low, is_high, exact]), halves[~is_low & ~is_high], halves[(is_low | is_high) & ~exact]
+
+
+def write_planes(planes):
+    """The planes, bool (3, halves), in short: a bit for every word that is not as the one before, and these words."""
+    marks, changed = [], []
+    for plane in planes:
+        words = bits_of(plane).tolist()
+        differ = [word != before for word, before in zip(words, [0, *words], strict=False)]
+        marks.extend(bits_of(differ).tolist())
+        changed.extend(word for word, new in zip(words, differ, strict=True) if new)
+    return np.array(marks + changed, np.uint64)
+
+
+def read_planes(short, halves):
+    """The planes, bool (3, halves), of what ``write_planes`` wrote, None for anything else."""
+    count = -(-halves // 64)
+    marks = -(-count // 64)
+    if len(short) < 3 * marks:
+        return None
+    changed, planes = [int(word) for word in short[3 * marks :]], []
+    for number in range(3):
+        word, plane = 0, []
+        own = [int(mark) for mark in short[number * marks : (number + 1) * marks]]
+        for at in range(64 * marks):
+            if own[at // 64] >> at % 64 & 1:
+                if at >= count or not changed:
+                    return None
+                word = changed.pop(0)
+            plane += [word >> bit & 1 == 1 for bit in range(64)] * (at < count)
+        planes.append(plane)
+    low, high, exact = planes = np.array(planes)
+    if changed or (low & high).any() or (exact & ~low & ~high).any() or (low | high)[halves:].any():
+        return None
+    return planes[:, :halves]
+
+
+def join(planes, full, hot, cold):
+    """(halves, 32) codes; hot, cold: lists of literals."""
+    hot, cold, halves = list(hot), list(cold), []
+    for low, high, exact in planes.T:
+        if exact:
+            halves.append([full * high] * 32)
+        else:
+            halves.append((cold if low or high else hot).pop(0))
+    return np.array(halves)
+
+
+def blend_packed(codes, weights, cut_sum, low, high, full):
+    """(bits that hold whatever the cold codes are, (P,) bool; the halves where they hang on them).
+
+    codes: (M, P), P whole halves, all in one scale. A cold code lies in 0..low or in high..full.
+    """
+    least, greatest = codes.astype(np.int64), codes.astype(np.int64)
+    for member, flat in enumerate(codes):
+        (is_low, is_high, exact), _, _ = split(flat, low, high, full)
+        for cold, bottom, top in ((is_low & ~exact, 0, low), (is_high & ~exact, high, full)):
+            least[member, np.repeat(cold, 32)] = bottom
+            greatest[member, np.repeat(cold, 32)] = top
+    least, greatest = blend(least, weights, cut_sum), blend(greatest, weights, cut_sum)
+    return least, np.flatnonzero((least != greatest).reshape(-1, 32).any(1))
+
+
+def find_halves(planes, chosen):
+    """(kind, which of its kind or None) of each chosen half of each member; planes: (M, 3, halves) bool."""
+    found = []
+    for low, high, exact in planes:
+        hot, cold = ~low & ~high, (low | high) & ~exact
+        named = []
+        for half in chosen:
+            if hot[half]:
+                named.append(("hot", int(hot[:half].sum())))
+            elif cold[half]:
+                named.append(("cold", int(cold[:half].sum())))
+            else:
+                named.append(("full" if high[half] else "none", None))
+        found.append(named)
+    return found
+
+
+def settle(codes, weights, cut_sum, chosen):
+    """(chosen, 32) bool from all codes, (M, P)."""
+    return blend(codes, weights, cut_sum).reshape(-1, 32)[chosen]
+
+
+def whole_halves(flat):
+    """Codes of a picture with the last one repeated to an even number of halves."""
+    return np.concatenate([flat, np.full(-len(flat) % 64, flat[-1], flat.dtype)])
+
+
 SIZES = [(1, 1), (1, 2), (1, 63), (64, 1), (1, 65), (7, 9), (8, 8), (5, 13), (127, 1), (3, 43), (16, 40), (1, 4097)]
 """One row, one column, and pixel counts on both sides of the 64 of a word."""
 
@@ -184,5 +279,33 @@ def code_kinds(members, pixels, dtype, cut):
         "few disagree": few,
         "one pixel": np.where(np.arange(pixels) == pixels // 2, full, 0) * np.ones((members, 1)),
         "first and last": np.where(np.isin(np.arange(pixels), (0, pixels - 1)), full, 0) * np.ones((members, 1)),
+    }
+    return {name: np.ascontiguousarray(codes.astype(dtype)) for name, codes in kinds.items()}
+
+
+def sure_kinds(size, dtype, seed=0):
+    """Maps as networks give them and as they never do, by name: most codes near the ends of the scale."""
+    rng = np.random.default_rng([*size, seed])
+    step = 257 if dtype == np.uint16 else 1
+    top, (height, width) = 255 * step, size
+    y, x = np.indices(size)
+    shape = np.hypot((y + 0.5) / height - 0.5, (x + 0.5) / width - 0.5)
+    ramp = np.clip((0.3 - shape) * 4 * max(size) + 127, 0, 255) * step
+    bottom, high = rng.integers(0, 12 * step, size, endpoint=True), rng.integers(243 * step, top, size, endpoint=True)
+    noisy = np.where(shape < 0.3, high, bottom)
+    sparse = rng.random(size) < 1 / 64
+    kinds = {
+        "all 0": np.zeros(size),
+        "all full": np.full(size, top),
+        "disk": np.where(shape < 0.3, top, 0),
+        "edge": ramp,
+        "low noise": bottom,
+        "high noise": high,
+        "noise": noisy,
+        "noise and edge": np.where(shape < 0.3, ramp, bottom),
+        "bounds": rng.choice([0, 12 * step, 12 * step + 1, 243 * step - 1, 243 * step, top], size),
+        "few bounds": np.where(sparse, rng.choice([12 * step + 1, 243 * step - 1], size), noisy),
+        "random": rng.integers(0, top, size, endpoint=True),
+        "one": np.where((y == height // 2) & (x == width // 2), top, 0),
     }
     return {name: np.ascontiguousarray(codes.astype(dtype)) for name, codes in kinds.items()}
