@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from carvana_ens.errors import TrainingError as TrainingError
     from carvana_ens.errors import UsageError as UsageError
     from carvana_ens.learn.checkpoints import read_parameters as read_parameters
+    from carvana_ens.learn.encoders import EncoderOptions as EncoderOptions
+    from carvana_ens.learn.encoders import load_encoder as load_encoder
     from carvana_ens.learn.recipe import TorchOptions as TorchOptions
     from carvana_ens.learn.torch_model import TorchModel as TorchModel
     from carvana_ens.model import Batch as Batch
@@ -46,6 +48,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Batch": "model",
     "CarvanaEnsError": "errors",
+    "EncoderOptions": "learn.encoders",
     "FitResult": "model",
     "FitTask": "model",
     "MapWriter": "model",
@@ -67,6 +70,7 @@ _HOMES = {
     "coco_decode": "core.coco_counts",
     "coco_encode": "core.coco_counts",
     "dice": "core.dice",
+    "load_encoder": "learn.encoders",
     "open_store": "store.store",
     "option": "model",
     "read_parameters": "learn.checkpoints",
