@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from carvana_ens.core.packed import HALF, halves_of, pack_map, unpack_map
 from carvana_ens.core.scratch import Scratch
-from carvana_ens.errors import DataError
-from carvana_ens.store.chunks import ChunkError
+from carvana_ens.errors import DataError, StoreError
+from carvana_ens.store.chunks import ChunkError, frame_size
 from carvana_ens.store.place import ReadAt
 from carvana_ens.types import Codes, Size
 
@@ -49,6 +49,8 @@ STRIPE = 512
 """Halves of a stripe of a cold part: a blend that needs one of them decodes no more than these."""
 
 _TABLE = np.dtype([("size", "<u4"), ("crc", "<u4")])
+_FAR = 1 << 62
+"""Places beyond it are in no file, nor in what reads one."""
 _ZSTD_LEVEL = 1
 
 _scratch = Scratch()
@@ -128,7 +130,7 @@ class PackedChunk:
         """
         self._read_at, self._dtype = read_at, dtype
         whole = HEADER.size + count * ENTRY.itemsize
-        head = read_at(0, whole)
+        head = self._read(0, whole)
         if len(head) != whole or not head.startswith(MAGIC):
             raise ChunkError("is damaged (its header is cut or another file's)")
         _, *facts, crc = HEADER.unpack_from(head)
@@ -139,11 +141,14 @@ class PackedChunk:
         rows = np.frombuffer(head, ENTRY, offset=HEADER.size).tolist()
         self.images = [self._possible(Entry(*row), size) if row[0] else None for row in rows]
 
-    def _checked(self, at: int, size: int, crc: int, what: str) -> bytes:
+    def _read(self, at: int, size: int) -> bytes:
         try:
-            stored = self._read_at(at, size)
-        except OSError as error:
-            raise ChunkError(f"cannot be read: {error.strerror or error}", cure=False) from error
+            return self._read_at(at, size) if size else b""
+        except (OSError, StoreError) as error:
+            raise unreadable(error) from error
+
+    def _checked(self, at: int, size: int, crc: int, what: str) -> bytes:
+        stored = self._read(at, size)
         if len(stored) != size or google_crc32c.value(stored) != crc:
             raise ChunkError(f"is damaged (checksum of its {what})")
         return stored
@@ -153,7 +158,8 @@ class PackedChunk:
         halves = halves_of(entry.height * entry.width)
         words = -(-halves // 64)
         fits = 0 < entry.height <= size.height and 0 < entry.width <= size.width and entry.hots + entry.colds <= halves
-        if not fits or entry.words > 3 * (words + -(-words // 64)) or entry.hot_size > 2 * self._hot_octets(entry) + 64:
+        near = max(entry.hot_at, entry.cold_at) <= _FAR and entry.hot_size <= 2 * self._hot_octets(entry) + 64
+        if not (fits and near) or entry.words > 3 * (words + -(-words // 64)):
             raise ChunkError("is damaged (an entry of its header cannot be)")
         return entry
 
@@ -168,10 +174,13 @@ class PackedChunk:
         """Reads and decodes an image's hot part into out, (hot_words,)."""
         stored = self._checked(entry.hot_at, entry.hot_size, entry.hot_crc, "hot part")
         octets = self._hot_octets(entry)
-        _decode(numcodecs.lz4.decompress, stored, out.view(np.uint8)[:octets], "hot part")
+        held = int.from_bytes(stored[:4], "little")
+        _decode(numcodecs.lz4.decompress, stored, held, out.view(np.uint8)[:octets], "hot part")
 
     def read_cold(self, entry: Entry, places: NDArray[np.int64]) -> Codes:
         """(n, 32) codes of some of an image's cold halves, (n,) increasing; decodes only the stripes that hold them."""
+        if places.size and places[-1] >= entry.colds:
+            raise ChunkError("is damaged (it has fewer cold halves than its planes say)")
         table = self._stripe_table(entry)
         found: Codes = np.empty((places.size, HALF), self._dtype)
         numbers = places // STRIPE
@@ -197,7 +206,7 @@ class PackedChunk:
         if size > 2 * out.nbytes + 64:
             raise ChunkError("is damaged (a stripe of its cold part cannot be so long)")
         stored = self._checked(at, size, crc, "cold part")
-        _decode(numcodecs.zstd.decompress, stored, out, "cold part")
+        _decode(numcodecs.zstd.decompress, stored, frame_size(stored[:18].ljust(18)), out, "cold part")
         return out
 
     def read(self, entry: Entry, out: Codes) -> None:
@@ -215,9 +224,18 @@ class PackedChunk:
             raise ChunkError(f"does not decode ({error})") from error
 
 
-def _decode(decompress: Any, stored: bytes, out: Any, what: str) -> None:
-    """Decodes into exactly out: with a destination given, a frame that holds more is refused, not allocated."""
+def unreadable(error: OSError | StoreError) -> ChunkError:
+    """What a file system or a server says when it does not give a chunk."""
+    reason = error.strerror if isinstance(error, OSError) else None
+    return ChunkError(f"cannot be read: {reason or error}", cure=False)
+
+
+def _decode(decompress: Any, stored: bytes, held: int | None, out: Any, what: str) -> None:
+    """Decodes what says that it holds held bytes into exactly out: less would leave there what was there before."""
     try:
+        if held != out.nbytes:
+            raise ValueError("another number of codes")
+        # with a destination given, a frame that holds more than it says is refused, not allocated
         decompress(stored, out)
     except (RuntimeError, ValueError) as error:
         raise ChunkError(f"does not decode (its {what})") from error

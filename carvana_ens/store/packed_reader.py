@@ -7,14 +7,17 @@ from typing import Any
 
 import numpy as np
 
+from carvana_ens.errors import StoreError
 from carvana_ens.store.chunks import ChunkError, gone
-from carvana_ens.store.packed_chunk import Entry, PackedChunk
+from carvana_ens.store.packed_chunk import Entry, PackedChunk, unreadable
 from carvana_ens.store.packed_codec import CODEC
 from carvana_ens.store.place import Place
 from carvana_ens.types import Codes, Size
 
 KEPT = 4
 """Chunks of a store whose headers are kept, while several threads read images in order."""
+MOST = 4096
+"""Images of a chunk that we read: nothing is allocated for metadata that say more."""
 SEPARATOR = "."
 """Chunks are named c.0.0.0, so that they and those of the growing store (c/0/0/0) can be there at a time."""
 
@@ -29,7 +32,7 @@ def is_packed(prob: Any) -> bool:
     names = [codec.to_dict()["name"] for codec in prob.metadata.codecs]
     keys = prob.metadata.chunk_key_encoding.to_dict()
     ours = {"name": "default", "configuration": {"separator": SEPARATOR}}
-    return names == [CODEC] and keys == ours and prob.chunks[1:] == prob.shape[1:]
+    return names == [CODEC] and keys == ours and prob.chunks[1:] == prob.shape[1:] and prob.chunks[0] <= MOST
 
 
 class PackedReader:
@@ -38,7 +41,7 @@ class PackedReader:
     size: (H, W) of ``prob``. images: images of a chunk. dtype: "uint8" or "uint16".
     """
 
-    checked = True
+    checked = False  # its checksums do not tell a chunk from that of another store or other images
 
     def __init__(self, place: Place, size: Size, images: int, dtype: str) -> None:
         self._place, self._size, self._images = place, size, images
@@ -70,7 +73,10 @@ class PackedReader:
         with self._opening:
             chunk = self._chunks.get(at)
             if chunk is None:
-                read_at = self._place.ranges(chunk_key(at))
+                try:
+                    read_at = self._place.ranges(chunk_key(at))
+                except (OSError, StoreError) as error:
+                    raise unreadable(error) from error
                 if read_at is None:
                     raise gone()
                 chunk = PackedChunk(read_at, self._images, self.dtype, self._size)
