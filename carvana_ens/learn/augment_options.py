@@ -66,8 +66,8 @@ class AugmentOptions:
         least, greatest = self.sizes
         if not 0 < least <= greatest:
             raise ValueError(
-                f"option scale_least is {self.scale_least}, scale_most {self.scale_most}: the least factor must be above "
-                f"0 and at most the greatest, these are {least:g} and {greatest:g}"
+                f"options scale_least and scale_most give factors of size from {least:g} to {greatest:g}: "
+                "the least must be above 0 and at most the greatest"
             )
         try:
             _ = self.window
