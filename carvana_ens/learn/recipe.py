@@ -1,38 +1,92 @@
-"""The recipe of a torch network as flat options, and the two schedules that are plain arithmetic."""
+"""The recipe of a torch network as flat options. No torch."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
+from carvana_ens.learn.augment_options import AugmentOptions
+from carvana_ens.learn.loss_options import LossOptions
+from carvana_ens.learn.optimisers import OptimiserOptions
+from carvana_ens.learn.schedules import ScheduleOptions
+from carvana_ens.learn.stages import stages_of
 from carvana_ens.model import option
-
-WARM_UP = 0.3
-START = 25.0
-END = 1e4
 
 
 @dataclass(frozen=True)
-class TorchOptions:
-    """How a torch network sees photos and is trained; a plugin may derive from it to add options or change defaults.
+class EpochOptions:
+    """How often photos are seen, how many make a step, and which epoch is kept.
+
+    Carvana's solutions: the Keras U-Nets patience 8 with min_delta 1e-5, drop_last, and accumulate 14 to 84 (their
+    accumulation also moved the parameters between its steps, which is not offered); asanakoy (first place) batch_size
+    1, accumulate 4, accumulate_as sum; albu (first place) batch_size 4, drop_last, replay 10, best_by loss; ternaus
+    (first place) best_by loss; JunhongXu's stages "1024x1024; 1152x1152; 1280x1792".
 
     Raises:
         ValueError: an option out of its range.
     """
 
     epochs: int = option(40, "passes over the training photos")
-    batch_size: int = option(2, "photos per training step")
-    rate: float = option(3e-3, "peak learning rate of the one-cycle schedule")
-    weight_decay: float = option(1e-2, "AdamW's weight decay; biases and normalisation layers get none")
-    patience: int = option(0, "stop after so many validations without a better Dice; 0 runs every epoch")
+    batch_size: int = option(2, "photos of a mini-batch, in each process")
+    accumulate: int = option(1, "mini-batches of one step: their gradients are collected before the parameters move")
+    accumulate_as: Literal["mean", "sum"] = option(
+        "mean", "mean: as one batch of all their photos (for losses by photo); sum: gradients added, so longer steps"
+    )
+    drop_last: bool = option(False, "leave out the last mini-batch of an epoch if it is not full")
+    replay: int = option(
+        0, "after step 1 of an epoch and every so many more, the step with the worst loss since is done again; 0: never"
+    )
+    ema: float = option(
+        0.0, "validate and keep moving averages of the parameters: ema x average + (1 - ema) x new at each step; 0: no"
+    )
+    stages: str = option(
+        "",
+        "a curriculum, each stage from the best parameters of the one before: "
+        '"512x768 epochs=10 batch=4 rate=1e-3; 1024x1536 epochs=5 rate=3e-4"',
+    )
     valid_every: int = option(1, "validate after every so many epochs, and after the last")
-    hflip: float = option(0.5, "probability of a left-right flip")
-    shift: float = option(0.1, "largest shift, as a part of the height and of the width")
-    scale: float = option(0.2, "largest change of size: factors from 1 / (1 + scale) to 1 + scale")
-    brightness: float = option(0.2, "largest change of brightness: factors from 1 - brightness to 1 + brightness")
-    contrast: float = option(0.2, "largest change of contrast: factors from 1 - contrast to 1 + contrast")
-    repaint: float = option(0.5, "probability of painting the object in a random colour, its shading kept")
+    best_by: Literal["dice", "loss"] = option("dice", "what validation goes by: the highest Dice or the lowest loss")
+    patience: int = option(0, "stop after so many validations without a better one; 0 runs every epoch")
+    min_delta: float = option(0.0, "what a validation must gain to count as better for patience")
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("epochs", 1),
+            ("batch_size", 1),
+            ("accumulate", 1),
+            ("replay", 0),
+            ("valid_every", 1),
+            ("patience", 0),
+            ("min_delta", 0),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"option {name} is {getattr(self, name)}: it must be at least {least}")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"option ema is {self.ema}: it must be at least 0 and below 1")
+
+
+@dataclass(frozen=True)
+class MachineOptions:
+    """How the machine computes: speed for a few last digits."""
+
+    precision: Literal["float32", "bfloat16", "float16"] = option(
+        "float32", "of the network in training; bfloat16 and float16 are mixed precision, float16 on a GPU alone"
+    )
+    channels_last: bool = option(True, "images lie pixel by pixel in memory; false: channel by channel")
+    compile: Literal["none", "inductor", "aot_eager", "eager"] = option(
+        "none", "backend of torch.compile for training; inductor is the fast one"
+    )
+    ahead: int = option(2, "mini-batches read while one is trained on")
+
+    def __post_init__(self) -> None:
+        if self.ahead < 1:
+            raise ValueError(f"option ahead is {self.ahead}: it must be at least 1")
+
+
+@dataclass(frozen=True)
+class InputOptions:
+    """How a network sees photos, in training and in prediction."""
+
     colour: Literal["rgb", "bgr", "gray"] = option("rgb", "what the network sees: rgb, bgr or gray (one channel)")
     normalise: Literal["imagenet", "unit", "photo"] = option(
         "imagenet", "imagenet: ImageNet's mean and deviation; unit: 0..1; photo: each photo's own mean and deviation"
@@ -46,34 +100,21 @@ class TorchOptions:
         "after", "where padding lies: after (right and below), or both (half of it left and above)"
     )
 
-    def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch_size", 1), ("valid_every", 1), ("patience", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"option {name} is {getattr(self, name)}: it must be at least {least}")
-        if self.rate <= 0:
-            raise ValueError(f"option rate is {self.rate}: it must be above 0")
-        if self.weight_decay < 0:
-            raise ValueError(f"option weight_decay is {self.weight_decay}: it must be 0 or more")
-        for name in ("hflip", "repaint"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"option {name} is {getattr(self, name)}: a probability lies between 0 and 1")
-        for name in ("shift", "scale", "brightness", "contrast"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"option {name} is {getattr(self, name)}: it must be at least 0 and below 1")
 
+@dataclass(frozen=True)
+class TorchOptions(
+    InputOptions, MachineOptions, AugmentOptions, LossOptions, ScheduleOptions, OptimiserOptions, EpochOptions
+):
+    """How a torch network sees photos and is trained.
 
-def one_cycle(step: int, steps: int, peak: float) -> float:
-    """The learning rate of step 0 .. steps - 1: cosine from peak / 25 up to the peak over the first 30 % of the steps,
-    then cosine down to peak / 250,000.
+    A plugin derives from it to add options, or to change defaults: that is how a recipe of its own is written down.
 
-    Source: L. N. Smith and N. Topin, Super-Convergence (arXiv 1708.07120), in the two-phase cosine form of
-    ``torch.optim.lr_scheduler.OneCycleLR`` with its default numbers. A formula of the step alone needs no state, so
-    a resumed run cannot differ from an uninterrupted one.
+    Raises:
+        ValueError: an option out of its range.
     """
-    first, last = peak / START, peak / START / END
-    top = WARM_UP * steps - 1
-    if step <= top:
-        low, high, part = first, peak, step / top if top > 0 else 1.0
-    else:
-        low, high, part = last, peak, 1 - (step - top) / max(steps - 1 - top, 1e-9)
-    return low + (high - low) * (1 - math.cos(math.pi * part)) / 2
+
+    def __post_init__(self) -> None:
+        for part in (AugmentOptions, LossOptions, ScheduleOptions, OptimiserOptions, EpochOptions, MachineOptions):
+            part.__post_init__(self)
+        if self.stages:
+            stages_of(self)

@@ -25,7 +25,8 @@ from carvana_ens.learn.augment import augment, draw_change
 from carvana_ens.learn.checkpoints import fit_parameters, read_header, read_tensors, write_tensors
 from carvana_ens.learn.losses import hard_dice, summed_loss
 from carvana_ens.learn.photos import Photos
-from carvana_ens.learn.recipe import TorchOptions, one_cycle
+from carvana_ens.learn.recipe import TorchOptions
+from carvana_ens.learn.schedules import one_cycle
 from carvana_ens.learn.torch_model import pick_device, place
 from carvana_ens.model import FitResult, FitTask
 from carvana_ens.types import Json
