@@ -6,9 +6,10 @@ import threading
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from carvana_ens.model import Batch
-from carvana_ens.types import Image, Mask, Size
+from carvana_ens.types import Image, Images, Mask, Size
 
 SIZE = Size(64, 96)
 """The grid that a model is checked on."""
@@ -33,6 +34,12 @@ def draw_image(number: int, size: Size) -> Image:
     object_ = random.integers(0, 256, 3) + random.integers(-10, 11, (*size, 3))
     photo: Image = np.where(draw_mask(number, size)[..., None], object_, ground).clip(0, 255).astype(np.uint8)
     return photo
+
+
+def draw_photos(count: int, size: Size) -> tuple[Images, NDArray[np.bool_]]:
+    """Photos 0 .. count - 1, (N, H, W, 3) uint8, and their masks, (N, H, W) bool."""
+    numbers = range(count)
+    return np.stack([draw_image(n, size) for n in numbers]), np.stack([draw_mask(n, size) for n in numbers])
 
 
 def drawn_batch(numbers: Sequence[int], size: Size, *, car: str | None = None) -> Batch:

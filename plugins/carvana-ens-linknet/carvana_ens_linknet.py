@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import ClassVar, Literal
 
 import timm
-import torch
 from torch import Tensor, nn
 
-from carvana_ens import TorchModel, TorchOptions, TrainingError, UsageError, option, read_parameters
-
-HUB = "hub"
+from carvana_ens import EncoderOptions, TorchModel, load_encoder, option
 
 
 class LinkNet(nn.Module):
@@ -69,8 +65,8 @@ def _doubling(inputs: int, outputs: int) -> nn.Module:
 
 
 @dataclass(frozen=True)
-class LinkNetOptions(TorchOptions):
-    """The recipe's options with the input rule of the authors, and the weights that training starts from."""
+class LinkNetOptions(EncoderOptions):
+    """The recipe's options with the input rule of the authors, the weights that training starts from, a last layer."""
 
     colour: Literal["bgr", "rgb", "gray"] = option("bgr", "what the network sees: bgr, rgb or gray (one channel)")
     normalise: Literal["unit", "imagenet", "photo"] = option(
@@ -78,11 +74,6 @@ class LinkNetOptions(TorchOptions):
     )
     pad: Literal["zero", "edge", "reflect", "none"] = option(
         "zero", "zero, edge, reflect: pixels beside the photo, which is not resized; none: resized to the input size"
-    )
-    encoder_weights: str = option(
-        "",
-        f'weights that training starts from: none, "{HUB}" (timm\'s own, online), or a .safetensors or .pth file',
-        path=True,
     )
     output_conv: bool = option(False, "a 1x1 convolution of the logits at the end, as the Keras solution has it")
 
@@ -110,11 +101,8 @@ class LinkNet34(TorchModel):
             UsageError: no such file.
             TrainingError: the file does not hold this ResNet, or the hub gave nothing.
         """
-        weights = self.options.encoder_weights
-        if weights == HUB:
-            network.encoder.load_state_dict(hub_weights(self.encoder, self.channels))
-        elif weights:
-            load_encoder(network.encoder, Path(weights).expanduser(), self.encoder)
+        # Of timm's several, torchvision's, which the authors started from.
+        load_encoder(network.encoder, self.options.encoder_weights, f"{self.encoder}.tv_in1k", self.channels)
 
 
 class LinkNet18(LinkNet34):
@@ -127,56 +115,3 @@ class LinkNet50(LinkNet34):
     """The same on ResNet-50."""
 
     encoder = "resnet50"
-
-
-def hub_weights(name: str, colours: int) -> dict[str, Tensor]:
-    """ImageNet's weights of torchvision's ResNet for photos of 3 or 1 channels, from timm's hub or its local cache.
-
-    Raises:
-        TrainingError: they could not be had.
-    """
-    try:
-        network = timm.create_model(
-            f"{name}.tv_in1k", features_only=True, pretrained=True, out_indices=(1, 2, 3, 4), in_chans=colours
-        )
-    except (OSError, RuntimeError, ValueError) as error:
-        raise TrainingError(
-            f"no weights of {name} from the hub ({_line(error)}): check the network, or set encoder_weights to a "
-            ".safetensors or .pth file"
-        ) from error
-    return network.state_dict()
-
-
-def load_encoder(encoder: nn.Module, path: Path, name: str) -> None:
-    """Fills a ResNet from a file of weights, torchvision's or timm's: tensors are matched by name, and the file may
-    hold more (the classifier). Photos of one channel get the sum of the first layer's three.
-
-    Raises:
-        UsageError: no such file.
-        TrainingError: the file is damaged, holds more than tensors, or does not fit; the encoder is as before.
-    """
-    if not path.is_file():
-        raise UsageError(
-            f"option encoder_weights names {path.absolute()}, which is no file: give its full path, or {HUB!r}"
-        )
-    matched = read_parameters(path)
-    # Old files lack the counters of batches seen, which nothing uses.
-    wanted = {key: tensor for key, tensor in encoder.state_dict().items() if not key.endswith("num_batches_tracked")}
-    first = next(iter(wanted))
-    if first in matched and (matched[first].shape[1:2], wanted[first].shape[1:2]) == ((3,), (1,)):
-        matched[first] = matched[first].sum(1, keepdim=True)
-    for key, tensor in wanted.items():
-        if key not in matched:
-            fault = "is not in it"
-        elif matched[key].shape != tensor.shape:
-            fault = f"is {tuple(matched[key].shape)}, not {tuple(tensor.shape)}"
-        elif not torch.isfinite(matched[key]).all():
-            fault = "has values that are not finite"
-        else:
-            continue
-        raise TrainingError(f"{path} does not fit encoder {name}: {key} {fault}; give the file of this very network")
-    encoder.load_state_dict({key: matched[key] for key in wanted}, strict=False)
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar, Literal
 
 import timm
 import torch
 from torch import Tensor, nn
 
-from carvana_ens import Size, TorchModel, TorchOptions, TrainingError, UsageError, option, read_parameters
+from carvana_ens import EncoderOptions, Size, TorchModel, load_encoder, option
 
-HUB = "hub"
 ENCODER = "vgg11"
 
 Block = Callable[[int, int, int], nn.Module]
@@ -72,20 +70,9 @@ def bilinear_doubling(inputs: int, middle: int, outputs: int) -> nn.Module:
     return nn.Sequential(doubling, *_conv_relu(inputs, middle), *_conv_relu(middle, outputs))
 
 
-@dataclass(frozen=True)
-class VggOptions(TorchOptions):
-    """The recipe's options, and the weights that training starts from."""
-
-    encoder_weights: str = option(
-        "",
-        f'weights that training starts from: none, "{HUB}" (timm\'s own, online), or a .safetensors or .pth file',
-        path=True,
-    )
-
-
 class _VggUnet(TorchModel):
-    Options = VggOptions
-    options: VggOptions
+    Options: ClassVar[type] = EncoderOptions
+    options: EncoderOptions
     size: ClassVar[Size | None] = Size(1024, 1024)
     divisor = 32
 
@@ -96,11 +83,7 @@ class _VggUnet(TorchModel):
             UsageError: no such file.
             TrainingError: the file does not hold VGG-11, or the hub gave nothing.
         """
-        weights = self.options.encoder_weights
-        if weights == HUB:
-            network.encoder.load_state_dict(hub_weights(self.channels))
-        elif weights:
-            load_encoder(network.encoder, Path(weights).expanduser())
+        load_encoder(network.encoder, self.options.encoder_weights, ENCODER, self.channels)
 
 
 class UnetVgg11V1(_VggUnet):
@@ -128,7 +111,7 @@ class UnetVgg11A(_VggUnet):
 
 
 @dataclass(frozen=True)
-class Unet11Options(VggOptions):
+class Unet11Options(EncoderOptions):
     """Photos are never resized, but mirrored out to sides that are multiples of 32."""
 
     pad: Literal["reflect", "edge", "zero", "none"] = option(
@@ -144,53 +127,3 @@ class Unet11(UnetVgg11A):
 
     Options = Unet11Options
     size = None
-
-
-def hub_weights(colours: int) -> dict[str, Tensor]:
-    """ImageNet's weights of VGG-11 for photos of 3 or 1 channels, from timm's hub or its local cache.
-
-    Raises:
-        TrainingError: they could not be had.
-    """
-    try:
-        return timm.create_model(ENCODER, features_only=True, pretrained=True, in_chans=colours).state_dict()
-    except (OSError, RuntimeError, ValueError) as error:
-        raise TrainingError(
-            f"no weights of {ENCODER} from the hub ({_line(error)}): check the network, or set encoder_weights to a "
-            ".safetensors or .pth file"
-        ) from error
-
-
-def load_encoder(encoder: nn.Module, path: Path) -> None:
-    """Fills a VGG-11 from a file of weights, torchvision's or timm's: tensors are matched by name, and the file may
-    hold more (the classifier). Photos of one channel get the sum of the first layer's three.
-
-    Raises:
-        UsageError: no such file.
-        TrainingError: the file is damaged, holds more than tensors, or does not fit; the encoder is as before.
-    """
-    if not path.is_file():
-        raise UsageError(
-            f"option encoder_weights names {path.absolute()}, which is no file: give its full path, or {HUB!r}"
-        )
-    # timm writes features_0 for features.0 where it takes a network apart for its features.
-    matched = {key.replace("features.", "features_"): tensor for key, tensor in read_parameters(path).items()}
-    wanted = encoder.state_dict()
-    first = next(iter(wanted))
-    if first in matched and (matched[first].shape[1:2], wanted[first].shape[1:2]) == ((3,), (1,)):
-        matched[first] = matched[first].sum(1, keepdim=True)
-    for key, tensor in wanted.items():
-        if key not in matched:
-            fault = "is not in it"
-        elif matched[key].shape != tensor.shape:
-            fault = f"is {tuple(matched[key].shape)}, not {tuple(tensor.shape)}"
-        elif not torch.isfinite(matched[key]).all():
-            fault = "has values that are not finite"
-        else:
-            continue
-        raise TrainingError(f"{path} does not fit encoder {ENCODER}: {key} {fault}; give the file of this very network")
-    encoder.load_state_dict({key: matched[key] for key in wanted})
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from carvana_ens.testing.drawn import DrawnSamples, Unreadable, draw_image, draw_mask, drawn_batch
+from carvana_ens.testing.drawn import DrawnSamples, Unreadable, draw_image, draw_mask, draw_photos, drawn_batch
 from carvana_ens.types import Size
 
 
@@ -22,6 +22,14 @@ def test_photos_are_whole_and_differ(size):
         assert not np.array_equal(masks[one], masks[other])
         assert abs(images[one].astype(float) - images[other]).mean() > 5
     np.testing.assert_array_equal(images[2], draw_image(2, size))
+
+
+def test_photos_come_with_their_masks():
+    images, masks = draw_photos(3, Size(37, 53))
+    for number in range(3):
+        np.testing.assert_array_equal(images[number], draw_image(number, Size(37, 53)))
+        np.testing.assert_array_equal(masks[number], draw_mask(number, Size(37, 53)))
+    assert (len(images), len(masks)) == (3, 3)
 
 
 def test_a_batch_has_many_cars_or_one():

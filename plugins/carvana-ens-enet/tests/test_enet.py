@@ -1,18 +1,16 @@
 from __future__ import annotations
 
-import importlib
-import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from carvana_ens_enet import ENet, Enet
-from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
-from carvana_ens import Batch, MemberConfig, UsageError
+from carvana_ens import Batch, MemberConfig, Size, UsageError
+from carvana_ens.testing import declared_models, draw_photos
 
 WAYS = ["nearest", "unpooling"]
 
@@ -21,22 +19,8 @@ def make(**options):
     return Enet(MemberConfig(name="e", model="enet", options=options))
 
 
-def drawn(count, height, width, seed=0):
-    """Ellipses of one paint on noise: images (N, H, W, 3) uint8 and masks (N, H, W) bool."""
-    rng = np.random.default_rng(seed)
-    images = rng.integers(0, 120, (count, height, width, 3), dtype=np.uint8)
-    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
-    masks = np.stack([((x - a) / 0.6) ** 2 + ((y - b) / 0.5) ** 2 < 1 for a, b in rng.uniform(-0.3, 0.3, (count, 2))])
-    images[masks] = (200, 90, 30)
-    return images, masks
-
-
 def test_the_entry_point_is_the_model():
-    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
-    (name, target), *others = project["entry-points"]["carvana_ens.models"].items()
-    module, attribute = target.split(":")
-    assert (name, others) == ("enet", [])
-    assert getattr(importlib.import_module(module), attribute) is Enet
+    assert declared_models(Path(__file__).parents[1] / "pyproject.toml") == {"enet": Enet}
 
 
 def counted():
@@ -197,7 +181,7 @@ def test_running_means_follow_the_option():
 def test_odd_sizes_are_predicted_on_their_own_grid(way):
     model = make(upsampling=way)
     model.load(None, "cpu")
-    images, _ = drawn(2, 37, 53)
+    images, _ = draw_photos(2, Size(37, 53))
     maps = model.predict(Batch(images, ("a_01", "a_02"), ("a", "a")))
     assert maps.shape == (2, 37, 53)
     assert maps.dtype == np.float32
@@ -215,7 +199,7 @@ def test_sides_that_cannot_be_halved_are_refused_with_those_that_can():
 def test_training_steps_lower_the_loss(way):
     model = make(upsampling=way)
     network = model.fresh_network(0).train()
-    images, masks = drawn(1, 64, 64)
+    images, masks = draw_photos(1, Size(64, 64))
     photos = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
     truth = torch.from_numpy(masks)[:, None].float()
     optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3)
@@ -231,18 +215,10 @@ def test_training_steps_lower_the_loss(way):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_checkpoint_gives_the_same_maps(way, tmp_path):
+def test_a_checkpoint_gives_the_same_maps(way, check_round_trip):
     model = make(upsampling=way)
     network = model.fresh_network(3).eval()
     for key, tensor in network.state_dict().items():
         if key.endswith(("running_mean", "running_var")):
             tensor.uniform_(0.5, 1.5)
-    save_file(network.state_dict(), tmp_path / "net.safetensors")
-    for key, tensor in load_file(tmp_path / "net.safetensors").items():
-        assert torch.equal(tensor, network.state_dict()[key])
-    model.load(tmp_path / "net.safetensors", "cpu")
-    images, _ = drawn(1, 32, 48)
-    with torch.inference_mode():
-        photos = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
-        expected = model.forward(network.to(memory_format=torch.channels_last), photos)[:, 0].numpy()
-    np.testing.assert_array_equal(model.predict(Batch(images, ("a_01",), ("a",))), expected)
+    check_round_trip(model, network, draw_photos(1, Size(32, 48))[0])

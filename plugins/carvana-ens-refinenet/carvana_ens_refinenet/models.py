@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar, Literal
 
 from torch import nn
 
-from carvana_ens import Size, TorchModel, TorchOptions, option
-from carvana_ens_refinenet.encoder import HUB, hub_weights, load_encoder
+from carvana_ens import EncoderOptions, Size, TorchModel, load_encoder, option
 from carvana_ens_refinenet.gated import GatedRefineNet
 from carvana_ens_refinenet.network import Plan, RefineNet
 
 
 @dataclass(frozen=True)
-class RefineNetOptions(TorchOptions):
+class RefineNetOptions(EncoderOptions):
     """The recipe's options, with the photos as their author had them, and the encoder's weights."""
 
     colour: Literal["bgr", "rgb", "gray"] = option("bgr", "what the network sees: bgr, rgb or gray (one channel)")
     normalise: Literal["unit", "imagenet", "photo"] = option(
         "unit", "unit: 0..1; imagenet: ImageNet's mean and deviation; photo: each photo's own mean and deviation"
-    )
-    encoder_weights: str = option(
-        "",
-        f'weights that training starts from: none, "{HUB}" (timm\'s own, online), or a .safetensors or .pth file',
-        path=True,
     )
 
 
@@ -41,11 +34,8 @@ class _RefineNet(TorchModel):
             UsageError: no such file.
             TrainingError: the file does not hold the encoder's weights, or the hub gave none.
         """
-        weights, encoder = self.options.encoder_weights, network.encoder
-        if weights == HUB:
-            encoder.body.load_state_dict(hub_weights(encoder.name, self.channels))
-        elif weights:
-            load_encoder(encoder.body, Path(weights).expanduser(), encoder.name)
+        encoder = network.encoder
+        load_encoder(encoder.body, self.options.encoder_weights, encoder.name, self.channels)
 
 
 class _Planned(_RefineNet):

@@ -1,20 +1,19 @@
 from __future__ import annotations
 
-import importlib
-import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torchvision
-from carvana_ens_refinenet.encoder import ENCODERS, Encoder, load_encoder
+from carvana_ens_refinenet.encoder import ENCODERS, Encoder
 from carvana_ens_refinenet.models import RefineNetV1, RefineNetV2, RefineNetV3, RefineNetV4, RefineNetV5, RefineNetV6
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 
-from carvana_ens import Batch, MemberConfig, TrainingError, UsageError
+from carvana_ens import Batch, MemberConfig, Size, TrainingError, UsageError, load_encoder
+from carvana_ens.testing import declared_models, draw_photos
 
 MODELS = {
     "refinenet-v1": RefineNetV1,
@@ -32,16 +31,6 @@ def make(name, **options):
     return MODELS[name](MemberConfig(name=name, model=name, options=options))
 
 
-def drawn(count, height, width, seed=0):
-    """Ellipses of one paint on noise: images (N, H, W, 3) uint8 and masks (N, H, W) bool."""
-    rng = np.random.default_rng(seed)
-    images = rng.integers(0, 120, (count, height, width, 3), dtype=np.uint8)
-    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
-    masks = np.stack([((x - a) / 0.6) ** 2 + ((y - b) / 0.5) ** 2 < 1 for a, b in rng.uniform(-0.3, 0.3, (count, 2))])
-    images[masks] = (200, 90, 30)
-    return images, masks
-
-
 def scatter(network):
     """Draws what a new network has as zeros and ones, so that it counts."""
     for tensor in network.state_dict().values():
@@ -51,12 +40,7 @@ def scatter(network):
 
 
 def test_every_entry_point_is_a_model_here():
-    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
-    loaded = {}
-    for name, target in project["entry-points"]["carvana_ens.models"].items():
-        module, attribute = target.split(":")
-        loaded[name] = getattr(importlib.import_module(module), attribute)
-    assert loaded == MODELS
+    assert declared_models(Path(__file__).parents[1] / "pyproject.toml") == MODELS
 
 
 @pytest.mark.parametrize(
@@ -135,7 +119,7 @@ def test_taps_are_those_of_torchvisions_network_with_the_same_weights(name, suff
     else:
         save_file(theirs.state_dict(), path)
     ours = Encoder(name, 3, 32)
-    load_encoder(ours.body, path, name)
+    load_encoder(ours.body, str(path), name, 3)
     images = torch.rand(1, 3, 64, 96)
     with torch.no_grad():
         expected = list(taps_of(theirs, images))
@@ -274,7 +258,7 @@ def test_version_6_trains_seven_maps_from_1_to_32_pixels_and_answers_the_finest(
 def test_training_version_6_lowers_the_loss_of_one_photo():
     model = make("refinenet-v6")
     network = model.fresh_network(0).train()
-    images, masks = drawn(1, 64, 128)
+    images, masks = draw_photos(1, Size(64, 128))
     photos = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
     truth = torch.from_numpy(masks)[:, None].float()
     optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3)
@@ -299,28 +283,19 @@ def test_training_version_6_lowers_the_loss_of_one_photo():
 def test_odd_sizes_are_predicted_on_their_own_grid(name):
     model = make(name)
     model.load(None, "cpu")
-    maps = model.predict(Batch(drawn(2, 37, 53)[0], ("a_01", "a_02"), ("a", "a")))
+    maps = model.predict(Batch(draw_photos(2, Size(37, 53))[0], ("a_01", "a_02"), ("a", "a")))
     assert (maps.shape, maps.dtype) == ((2, 37, 53), np.float32)
     assert np.isfinite(maps).all()
     assert maps.std() > 0
 
 
 @pytest.mark.parametrize("name", ["refinenet-v3", "refinenet-v6"])
-def test_a_checkpoint_gives_the_same_maps(name, tmp_path):
+def test_a_checkpoint_gives_the_same_maps(name, check_round_trip):
     model = make(name)
-    network = scatter(model.fresh_network(3))
-    save_file(network.state_dict(), tmp_path / "net.safetensors")
-    for key, tensor in load_file(tmp_path / "net.safetensors").items():
-        assert torch.equal(tensor, network.state_dict()[key])
-    model.load(tmp_path / "net.safetensors", "cpu")
-    images, _ = drawn(1, 64, 64)
-    with torch.inference_mode():
-        photos = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
-        expected = model.forward(network.to(memory_format=torch.channels_last), photos)[:, 0].numpy()
-    np.testing.assert_array_equal(model.predict(Batch(images, ("a_01",), ("a",))), expected)
+    check_round_trip(model, scatter(model.fresh_network(3)), draw_photos(1, Size(64, 64))[0])
 
 
-def test_a_checkpoint_needs_no_encoder_weights_and_a_gray_encoder_sums_the_colours(tmp_path):
+def test_a_checkpoint_needs_no_encoder_weights_and_a_gray_encoder_sums_the_colours(tmp_path, check_round_trip):
     torch.manual_seed(0)
     theirs = vision("resnet34")
     save_file(theirs.state_dict(), tmp_path / "resnet34.safetensors")
@@ -330,64 +305,14 @@ def test_a_checkpoint_needs_no_encoder_weights_and_a_gray_encoder_sums_the_colou
     with torch.no_grad():
         for mine, their in zip(network.encoder(gray), taps_of(theirs, gray.expand(-1, 3, -1, -1)), strict=True):
             torch.testing.assert_close(mine, their, rtol=1e-3, atol=1e-3)
-    save_file(network.state_dict(), tmp_path / "net.safetensors")
     (tmp_path / "resnet34.safetensors").unlink()
-    model.load(tmp_path / "net.safetensors", "cpu")
+    check_round_trip(model, network, draw_photos(1, Size(64, 64))[0])
     with pytest.raises(UsageError, match=r"resnet34\.safetensors, which is no file"):
         model.fresh_network(0)
 
 
-def without_one(tensors):
-    return {key: tensor for key, tensor in tensors.items() if key != "conv1.weight"}
-
-
-def one_transposed(tensors):
-    return {**tensors, "conv1.weight": tensors["conv1.weight"].transpose(0, 1).contiguous()}
-
-
-def one_not_finite(tensors):
-    return {**tensors, "bn1.running_var": torch.full_like(tensors["bn1.running_var"], float("nan"))}
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (without_one, "1 of .* first conv1.weight"),
-        (one_transposed, "conv1.weight is 3x64x7x7, not 64x3x7x7"),
-        (one_not_finite, "bn1.running_var has values that are not finite"),
-    ],
-)
-def test_files_that_do_not_fit_are_refused_and_change_nothing(change, words, tmp_path):
-    encoder = Encoder("resnet34", 3, 64).body
-    before = {key: tensor.clone() for key, tensor in encoder.state_dict().items()}
-    save_file(change(before), tmp_path / "w.safetensors")
-    with pytest.raises(TrainingError, match=words):
-        load_encoder(encoder, tmp_path / "w.safetensors", "resnet34")
-    for key, tensor in encoder.state_dict().items():
-        assert torch.equal(tensor, before[key])
-
-
-class RunsCode:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return Path.touch, (self.path,)
-
-
-def test_files_that_would_run_code_are_refused(tmp_path):
-    torch.save({"conv1.weight": RunsCode(tmp_path / "ran")}, tmp_path / "evil.pth")
-    with pytest.raises(TrainingError, match=r"evil\.pth"):
-        make("refinenet-v4", encoder_weights=str(tmp_path / "evil.pth")).fresh_network(0)
-    assert not (tmp_path / "ran").exists()
-
-
-def test_a_hub_that_cannot_be_reached_is_one_clear_error(monkeypatch, tmp_path):
-    huggingface = pytest.importorskip("huggingface_hub")
-    monkeypatch.setattr(huggingface.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(huggingface.constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(TrainingError, match=r"resnet34 from the hub .* set encoder_weights to a"):
+def test_the_hub_is_asked_for_the_weights_of_the_author(empty_hub):
+    with pytest.raises(TrainingError, match="no weights of encoder resnet34 from the hub"):
         make("refinenet-v4", encoder_weights="hub").fresh_network(0)
 
 

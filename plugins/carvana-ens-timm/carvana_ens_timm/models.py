@@ -7,24 +7,22 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import ClassVar, Literal
 
 import timm
 import torch
 from torch import nn
 
-from carvana_ens import TorchModel, TorchOptions, option
+from carvana_ens import EncoderOptions, TorchModel, load_encoder, option
 from carvana_ens_timm.encoder import coarsest_stride, make_encoder
 from carvana_ens_timm.fpn import FpnDecoder
 from carvana_ens_timm.linknet import LinknetDecoder
 from carvana_ens_timm.unet import UnetDecoder
-from carvana_ens_timm.weights import HUB, hub_weights, load_backbone
 
 
 @dataclass(frozen=True)
-class TimmOptions(TorchOptions):
-    """The recipe's options and the backbone.
+class TimmOptions(EncoderOptions):
+    """The recipe's options, the weights that training starts from, and the backbone.
 
     Raises:
         ValueError: an unknown backbone, or a number out of its range.
@@ -32,11 +30,6 @@ class TimmOptions(TorchOptions):
 
     encoder: str = option(
         "mobilenetv2_100", "timm backbone: any of timm.list_models() that gives a pyramid of features"
-    )
-    encoder_weights: str = option(
-        "",
-        f'weights that training starts from: none, "{HUB}" (timm\'s own, online), or a .safetensors or .pth file',
-        path=True,
     )
     output_stride: Literal[0, 8, 16] = option(
         0, "pixels between the coarsest features: 8 or 16 dilates the last stages; 0 leaves the backbone as it is"
@@ -146,11 +139,8 @@ class TimmModel(TorchModel):
             UsageError: no such file, or timm has no weights for the backbone.
             TrainingError: the file holds no weights of the backbone, or the hub gave none.
         """
-        weights, backbone = self.options.encoder_weights, network.get_submodule("encoder.backbone")
-        if weights == HUB:
-            backbone.load_state_dict(hub_weights(self.options.encoder, self.channels))
-        elif weights:
-            load_backbone(backbone, Path(weights).expanduser(), self.options.encoder)
+        options, backbone = self.options, network.get_submodule("encoder.backbone")
+        load_encoder(backbone, options.encoder_weights, options.encoder, self.channels)
 
 
 class TimmUnetModel(TimmModel):

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import importlib
-import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +7,11 @@ import pytest
 import timm
 import torch
 from carvana_ens_timm import TimmFpnModel, TimmLinknetModel, TimmUnetModel
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
-from carvana_ens import Batch, MemberConfig, UsageError
+from carvana_ens import Batch, MemberConfig, Size, UsageError
+from carvana_ens.testing import declared_models, draw_photos
 
 MODELS = {"timm-fpn": TimmFpnModel, "timm-linknet": TimmLinknetModel, "timm-unet": TimmUnetModel}
 SMALL = {"timm-fpn": {"pyramid_channels": 16, "branch_channels": 8}, "timm-linknet": {}, "timm-unet": {}}
@@ -26,23 +25,8 @@ def make_tiny(name, **options):
     return make(name, **{"encoder": "test_efficientnet", **SMALL[name], **options})
 
 
-def drawn(count, height, width, seed=0):
-    """Ellipses of one paint on noise: images (N, H, W, 3) uint8 and masks (N, H, W) bool."""
-    rng = np.random.default_rng(seed)
-    images = rng.integers(0, 120, (count, height, width, 3), dtype=np.uint8)
-    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
-    masks = np.stack([((x - a) / 0.6) ** 2 + ((y - b) / 0.5) ** 2 < 1 for a, b in rng.uniform(-0.3, 0.3, (count, 2))])
-    images[masks] = (200, 90, 30)
-    return images, masks
-
-
 def test_every_entry_point_is_a_model_here():
-    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
-    loaded = {}
-    for name, target in project["entry-points"]["carvana_ens.models"].items():
-        module, attribute = target.split(":")
-        loaded[name] = getattr(importlib.import_module(module), attribute)
-    assert loaded == MODELS
+    assert declared_models(Path(__file__).parents[1] / "pyproject.toml") == MODELS
 
 
 def backbone_parameters(encoder):
@@ -99,7 +83,7 @@ def test_photos_of_any_size_are_predicted_on_their_own_grid(name, encoder, outpu
     model.load(None, "cpu")
     assert model.divisor == max(model.build().encoder.channels) == divisor
     for height, width in ((128, 192), (37, 53)):
-        images, _ = drawn(2, height, width)
+        images, _ = draw_photos(2, Size(height, width))
         maps = model.predict(Batch(images, ("a_01", "a_02"), ("a", "a")))
         assert (maps.shape, maps.dtype) == ((2, height, width), np.float32)
         assert np.isfinite(maps).all()
@@ -135,7 +119,7 @@ def test_widths_that_do_not_fit_a_dilated_backbone_are_refused():
 def test_training_steps_lower_the_loss(name):
     model = make_tiny(name, dropout=0.1)
     network = model.fresh_network(0).train()
-    images, masks = drawn(2, 64, 64)
+    images, masks = draw_photos(2, Size(64, 64))
     photos = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
     truth = torch.from_numpy(masks)[:, None].float()
     optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3)
@@ -163,19 +147,14 @@ def test_dropout_is_on_in_training_only(name):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_checkpoint_needs_no_encoder_weights(name, tmp_path):
+def test_a_checkpoint_needs_no_encoder_weights(name, tmp_path, check_round_trip):
     weights = tmp_path / "encoder.safetensors"
     save_file(timm.create_model("test_efficientnet").state_dict(), weights)
     model = make_tiny(name, encoder_weights=str(weights))
     network = model.fresh_network(1).eval()
-    save_file(network.state_dict(), tmp_path / "net.safetensors")
+    started, given = network.encoder.backbone.state_dict(), load_file(weights)
+    assert all(torch.equal(tensor, given[key]) for key, tensor in started.items())
     weights.unlink()
-
-    images, _ = drawn(1, 32, 64)
-    with torch.inference_mode():
-        photos = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
-        expected = model.forward(network.to(memory_format=torch.channels_last), photos)[:, 0].numpy()
-    model.load(tmp_path / "net.safetensors", "cpu")
-    np.testing.assert_array_equal(model.predict(Batch(images, ("a_01",), ("a",))), expected)
+    check_round_trip(model, network, draw_photos(1, Size(32, 64))[0])
     with pytest.raises(UsageError, match=r"encoder\.safetensors, which is no file"):
         model.fresh_network(1)

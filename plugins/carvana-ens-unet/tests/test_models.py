@@ -2,38 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
-import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.nn import functional
 
-from carvana_ens import Batch, MemberConfig, UsageError
-
-POINTS = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]["entry-points"]
-
-
-def loaded(target):
-    module, name = target.split(":")
-    return getattr(importlib.import_module(module), name)
-
+from carvana_ens import Batch, MemberConfig, Size, UsageError
+from carvana_ens.testing import declared_models, draw_photos
 
 SHRINK = {"myunet-v3": 4, "myunet-1024-5": 2, "myunet-double-1024-5": 2}
 """What leaves channels enough at the narrowest place that not all of them are dead; 8 for the others."""
-MODELS = {name: loaded(target) for name, target in POINTS["carvana_ens.models"].items()}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+MODELS = declared_models(Path(__file__).parents[1] / "pyproject.toml")
 
 
 def make(name, **options):
@@ -43,16 +24,6 @@ def make(name, **options):
 def on_meta(name, **options):
     with torch.device("meta"):
         return make(name, **options).build()
-
-
-def drawn(count, height, width, seed=0):
-    """Ellipses of one paint on noise: images (N, H, W, 3) uint8 and masks (N, H, W) bool."""
-    rng = np.random.default_rng(seed)
-    images = rng.integers(0, 120, (count, height, width, 3), dtype=np.uint8)
-    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
-    masks = np.stack([((x - a) / 0.6) ** 2 + ((y - b) / 0.5) ** 2 < 1 for a, b in rng.uniform(-0.3, 0.3, (count, 2))])
-    images[masks] = (200, 90, 30)
-    return images, masks
 
 
 def batch_of(images):
@@ -152,7 +123,7 @@ def test_divisor_is_what_the_network_halves(name):
 def test_odd_sizes_are_padded_and_cropped_back(name):
     model = make(name, shrink=SHRINK.get(name, 8), normalise="unit")
     model.load(None, "cpu")
-    images, _ = drawn(2, 37, 53)
+    images, _ = draw_photos(2, Size(37, 53))
     maps = model.predict(batch_of(images))
     assert maps.shape == (2, 37, 53)
     assert maps.dtype == np.float32
@@ -232,7 +203,7 @@ def test_running_means_are_as_slow_as_keras_unless_told():
 def test_gray_map_of_a_photo_does_not_depend_on_its_neighbours(name):
     model = make(name, shrink=4)
     model.load(None, "cpu")
-    images, _ = drawn(2, 32, 48)
+    images, _ = draw_photos(2, Size(32, 48))
     images[1] //= 3
     both = model.predict(batch_of(images))
     alone = model.predict(batch_of(images[1:]))
@@ -241,41 +212,21 @@ def test_gray_map_of_a_photo_does_not_depend_on_its_neighbours(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
-def test_a_training_step_lowers_the_loss(name):
+def test_a_training_step_lowers_the_loss(name, check_training_step):
     """At the author's width (but for 240 million parameters, which cost too much on any grid), on a small grid."""
     model = make(name, shrink=4 if name == "unet-scratch-7" else 1)
-    network = model.fresh_network(0).train()
+    network = model.fresh_network(0)
     side = max(model.divisor, 32)
-    images, masks = drawn(2, side, 2 * side)
-    photos = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
-    truth = torch.from_numpy(masks)[:, None].float()
-
-    def loss():
-        return functional.binary_cross_entropy_with_logits(model.forward(network, photos), truth)
-
-    before = loss()
-    before.backward()
-    torch.optim.SGD(network.parameters(), lr=0.1).step()
-    with torch.no_grad():
-        assert loss() < 0.99 * before
+    images, masks = draw_photos(2, Size(side, 2 * side))
+    check_training_step(model, network, images, masks)
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_checkpoint_gives_the_same_maps(name, tmp_path):
+def test_a_checkpoint_gives_the_same_maps(name, check_round_trip):
     model = make(name, shrink=SHRINK.get(name, 8))
     network = model.fresh_network(3)
-    images, _ = drawn(2, 32, 48)
+    images, _ = draw_photos(2, Size(32, 48))
     photos = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
     with torch.no_grad():  # running statistics of its own
         model.forward(network.train(), photos)
-    path = tmp_path / "net.safetensors"
-    save_file({key: tensor.contiguous() for key, tensor in network.state_dict().items()}, path)
-    read, state = load_file(path), network.state_dict()
-    assert read.keys() == state.keys()
-    assert all(torch.equal(read[key], state[key]) for key in state)
-    model.load(path, "cpu")
-    maps = model.predict(batch_of(images))
-    assert maps.std() > 0
-    with torch.inference_mode():
-        expected = model.forward(network.eval().to(memory_format=torch.channels_last), photos)[:, 0].numpy()
-    np.testing.assert_array_equal(maps, expected)
+    check_round_trip(model, network, images)
