@@ -24,7 +24,13 @@ def test_the_report_and_the_document_say_the_same(run, tmp_path):
     done = run("bench", "blend", "rle", *SMALL, "--kind", "speckled", "--json", file)
     assert done.code == 0
     document = json.loads(file.read_text())
-    assert [contest["name"] for contest in document["contests"]] == ["rle.mask", "rle.bits", "rle.back", "blend"]
+    assert [contest["name"] for contest in document["contests"]] == [
+        "rle.mask",
+        "rle.bits",
+        "rle.coco",
+        "rle.back",
+        "blend",
+    ]
     for contest in document["contests"]:
         assert f"{contest['title']}  ({contest['kind']}; wall-clock time, median of 1 rounds)\n" in done.out
         for row in contest["rows"]:

@@ -20,6 +20,7 @@ from carvana_ens.verbs.bench.disk import LAYOUTS
 SMALL = Options(size=Size(80, 120), members=3, counts=(2, 10), images=3, rounds=2)
 PEERS = {
     "rle.mask": ["pycocotools", "rlemasklib"],
+    "rle.coco": ["pycocotools", "rlemasklib"],
     "blend": ["opencv-python-headless"],
     "curve.all": ["scikit-learn", "torch", "torchmetrics"],
     "submission.one": ["opencv-python-headless", "pandas"],
@@ -118,6 +119,7 @@ def test_parts_and_their_names_are_the_same_everywhere():
     ("part", "module", "name", "wrong", "told"),
     [
         ("rle", in_memory, "rle_encode", lambda mask: "1 1", "rle_encode gives another result"),
+        ("rle", in_memory, "coco_encode", lambda mask: {"counts": b"1"}, "coco_encode gives another result"),
         ("rle", in_memory, "lean_text", lambda mask: "", "numpy, leanest form gives another result"),
         ("blend", in_memory, "float_mask", lambda codes: codes[0] > 200, "numpy, float32 mean"),
         ("curve", in_memory, "dice_curve", lambda *levels: np.full(255, 0.5), "histograms gives another result"),
@@ -146,7 +148,7 @@ def test_a_submission_with_one_wrong_row_is_refused(monkeypatch, tmp_path):
     ("part", "module", "contest", "package"),
     [
         ("rle", "pycocotools.mask", "rle.mask", "pycocotools"),
-        ("rle", "rlemasklib", "rle.mask", "rlemasklib"),
+        ("rle", "rlemasklib", "rle.coco", "rlemasklib"),
         ("curve", "sklearn.metrics", "curve.all", "scikit-learn"),
         ("curve", "torchmetrics.functional.classification", "curve.all", "torchmetrics"),
         ("members", "pandas", "members.2", "pandas"),

@@ -17,7 +17,7 @@ DISTINCT = 8
 """Pictures that are made; more images are these, moved."""
 PEER_IMAGES = 8
 """Images a round for roads that take a tenth of a second an image."""
-MEMBER_IMAGES = 32
+MEMBER_IMAGES = 64
 """Images in the part "members", at most."""
 LEAST_MEMORY, MOST_MEMORY = 160 << 20, 640 << 20
 

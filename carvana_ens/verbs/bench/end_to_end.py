@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from carvana_ens.ensemble.blending import Blend
 from carvana_ens.output.submission import write_submission
 from carvana_ens.store.store import open_store
@@ -24,7 +26,6 @@ from carvana_ens.verbs.bench.disk import (
     write_pngs,
     write_stores,
 )
-from carvana_ens.verbs.bench.in_memory import stacks
 from carvana_ens.verbs.bench.maps import Maps
 from carvana_ens.verbs.bench.numpy_ways import exact_mask, usual_text
 from carvana_ens.verbs.bench.processes import SideBySide
@@ -144,7 +145,7 @@ def _limit(course: Course, maps: Maps, members: int) -> Contestant:
     """Decoding the maps of all distinct images out of memory, with the codec that decodes fastest."""
     codec = course.peers.need("numcodecs", "reading stores").LZ4()
     chunks = [[codec.encode(row) for row in maps.stack(image, members)] for image in range(maps.distinct)]
-    into = stacks(course, maps)[0][0]
+    into = np.empty(maps.size.height * maps.size.width, np.uint8)
 
     def decode(_: Any) -> None:
         for image in chunks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,11 @@ def coco_text(counts: bytes) -> str:
             numbers.append(number)
             number = shift = 0
     return counts_text(np.array(numbers, np.int64))
+
+
+def coco_text_of(encoded: Mapping[str, Any]) -> str:
+    """The same of an encoding as pycocotools gives it, ``{"size": ..., "counts": ...}``."""
+    return coco_text(encoded["counts"])
 
 
 def counts_text(counts: NDArray[Any]) -> str:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from carvana_ens.core.blend import blend_bits
+from carvana_ens.core.coco_counts import coco_encode
 from carvana_ens.core.curve import dice_curve, histograms
 from carvana_ens.core.rle import mask_bits, rle_decode, rle_encode, rle_encode_bits, rle_encode_bits_bytes
 from carvana_ens.core.weights import cut_sum
@@ -132,6 +133,24 @@ def rle(course: Course, maps: Maps) -> Iterator[Contest]:
         Contestant(f"{LEAN_NUMPY}, from the mask", lambda pair: lean_text(pair[0])),
     )
     yield field.race(pairs, lambda pair: usual_text(pair[0]))
+
+    field = Field(course, Heading("rle", "rle.coco", f"bool mask of {maps.size} -> COCO's compressed counts", kind))
+    field.add(
+        Contestant(READ_MASK, xor, "limit", None),
+        Contestant("coco_encode", coco_encode, "ours", foreign.coco_text_of),
+    )
+    field.invite(
+        "pycocotools.mask",
+        make=lambda coco: [
+            Contestant(
+                "pycocotools, after numpy's asfortranarray",
+                lambda mask: coco.encode(np.asfortranarray(mask.view(np.uint8))),
+                result=foreign.coco_text_of,
+            )
+        ],
+    )
+    field.invite("rlemasklib", make=lambda lib: [Contestant("rlemasklib", lib.encode, result=foreign.coco_text_of)])
+    yield field.race(masks, lambda mask: usual_text(mask.T))
 
     texts = [(usual_text(mask), mask) for mask in maps.masks]
     field = Field(course, Heading("rle", "rle.back", "run-length text -> mask", kind))

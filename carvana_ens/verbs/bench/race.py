@@ -119,11 +119,11 @@ def race(
     Raises:
         CarvanaEnsError: a result that differs from the twin's: its time would say nothing.
     """
-    check(heading, contestants, items[:checked], twin)
+    taken = check(heading, contestants, items[:checked], twin)
+    calls = {name: max(1, min(MOST_CALLS, int(FAST / seconds))) for name, seconds in taken.items()}
     wall: dict[str, list[float]] = {contestant.name: [] for contestant in contestants}
     cpu: dict[str, list[float]] = {contestant.name: [] for contestant in contestants}
     with _no_collection():
-        calls = {c.name: max(1, min(MOST_CALLS, int(FAST / _timed(c, items[0])[0]))) for c in contestants}
         turn = 0
         for _ in range(rounds):
             for contestant in contestants:
@@ -138,13 +138,20 @@ def race(
 
 def check(
     heading: Heading, contestants: Sequence[Contestant], items: Sequence[Any], twin: Callable[[Any], Any]
-) -> None:
-    """Runs every contestant on every item and compares; raises as ``race`` says."""
+) -> dict[str, float]:
+    """Runs every contestant on every item and compares; wall-clock seconds of the last run by name.
+
+    Raises:
+        CarvanaEnsError: as ``race`` says.
+    """
+    seconds = {}
     for item in items:
         expected = twin(item)
         for contestant in contestants:
             contestant.before()
+            start = time.perf_counter()
             answer = contestant.run(item)
+            seconds[contestant.name] = time.perf_counter() - start
             if contestant.result is None:
                 continue
             if not _agree(expected, contestant.result(answer), contestant.tolerance):
@@ -152,6 +159,7 @@ def check(
                     f"bench: {contestant.name} gives another result than the slow twin ({heading.title}; "
                     f"{heading.kind}), so that its time would say nothing: report this"
                 )
+    return seconds
 
 
 def _agree(expected: Any, got: Any, tolerance: float) -> bool:
