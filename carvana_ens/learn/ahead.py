@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
@@ -35,3 +36,20 @@ def read_ahead(read: Callable[[K], V], units: Iterable[Sequence[K]]) -> Iterator
                 for future in itertools.chain(current, *following):
                     future.cancel()
                 raise
+
+
+def made_ahead(items: Iterable[V], count: int) -> Iterator[V]:
+    """The items in order, the next ``count`` of them made in a thread of their own while one is worked on.
+
+    What making an item raises is raised here, when its turn comes. No thread outlives the iterator.
+    """
+    rest, end = iter(items), object()
+    with ThreadPoolExecutor(1) as pool:
+        coming = deque(pool.submit(next, rest, end) for _ in range(count))
+        try:
+            while (item := coming.popleft().result()) is not end:
+                coming.append(pool.submit(next, rest, end))
+                yield item  # type: ignore[misc]  # no end, so an item
+        finally:
+            for future in coming:
+                future.cancel()

@@ -14,6 +14,7 @@ from carvana_ens.errors import TrainingError, UsageError
 from carvana_ens.learn.augment import LUMA
 from carvana_ens.learn.checkpoints import fit_parameters, read_parameters
 from carvana_ens.learn.recipe import TorchOptions
+from carvana_ens.learn.stages import stages_of
 from carvana_ens.model import Batch, FitResult, FitTask, MemberConfig, Model, Output
 from carvana_ens.types import ModelMaps, Size
 
@@ -26,6 +27,7 @@ class TorchModel(Model):
 
     Class attributes, beside those of Model:
         Options: TorchOptions, or a frozen dataclass derived from it.
+        parallel: ``fit`` may be called in several processes at once, as torchrun starts them.
         divisor: input sides are padded (border repeated, right and below) to a multiple of it, and logits cropped
             back, so that ``build`` need not care about odd sizes.
     """
@@ -33,6 +35,7 @@ class TorchModel(Model):
     Options: ClassVar[type] = TorchOptions
     output: ClassVar[Output] = "logits"
     trainable: ClassVar[bool] = True
+    parallel: ClassVar[bool] = True
     size: ClassVar[Size | None] = Size(640, 960)
     batch_size: ClassVar[int] = 4
     divisor: int = 32
@@ -41,6 +44,9 @@ class TorchModel(Model):
 
     def __init__(self, config: MemberConfig) -> None:
         super().__init__(config)
+        last = stages_of(self.options)[-1].size
+        if last is not None:  # what the network is trained for in the end is what it predicts at
+            self.size = last  # type: ignore[misc]
         self._network: nn.Module | None = None
         self._device = torch.device("cpu")
 
@@ -89,7 +95,7 @@ class TorchModel(Model):
             parameters = read_parameters(checkpoint)
             network = self.build()
             fit_parameters(network, parameters, checkpoint)
-        self._network = place(network, self._device).eval()
+        self._network = place(network, self._device, self.options.channels_last).eval()
 
     def predict(self, batch: Batch) -> ModelMaps:
         """Logits (N, H, W) float32 on the grid of ``batch.images``, whatever that grid is."""
@@ -121,7 +127,7 @@ class TorchModel(Model):
         down, right = -height % self.divisor, -width % self.divisor
         if down or right:
             inputs = functional.pad(inputs, (0, right, 0, down), mode="replicate")
-        inputs = inputs.contiguous(memory_format=torch.channels_last)
+        inputs = inputs.contiguous(memory_format=layout(self.options.channels_last))
         answer = network(inputs)
         maps: tuple[Tensor, ...] = answer if isinstance(answer, tuple) and network.training else (answer,)
         shapes = [tuple(m.shape) if isinstance(m, Tensor) else type(m).__name__ for m in maps]
@@ -187,6 +193,11 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def place(network: nn.Module, device: torch.device) -> nn.Module:
-    """The network on the device, its filters laid out as the inputs are (channels last)."""
-    return network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+def layout(channels_last: bool) -> torch.memory_format:
+    """How images and filters lie in memory."""
+    return torch.channels_last if channels_last else torch.contiguous_format
+
+
+def place(network: nn.Module, device: torch.device, channels_last: bool = True) -> nn.Module:
+    """The network on the device, its filters laid out as the inputs are."""
+    return network.to(device=device, memory_format=layout(channels_last))  # type: ignore[call-overload,no-any-return]

@@ -1,32 +1,31 @@
-"""Training one fold: AdamW on a one-cycle rate, best epoch by validation Dice, exact resume.
+"""Training one fold: stage after stage, the best epoch kept, exact resume.
 
-All randomness is a function of (seed, epoch, photo), the learning rate a function of the step, so the state after
-an epoch is the parameters, AdamW's moments and the history: one safetensors file, replaced whole after each epoch.
-A run stopped at any moment goes on from its last finished epoch and ends, on a CPU, with the same parameters.
+The rate is a function of the step and of the validations so far, all randomness one of (seed, epoch, photo), so the
+state after an epoch is the parameters, the optimiser's moments, the averages and the history: one safetensors file,
+replaced whole after each epoch. A run stopped at any moment goes on from its last finished epoch and ends, on a CPU,
+with the same parameters.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from carvana_ens.errors import TrainingError
 from carvana_ens.files import write_text
-from carvana_ens.learn.augment import augment, draw_change
 from carvana_ens.learn.checkpoints import fit_parameters, read_header, read_tensors, write_tensors
-from carvana_ens.learn.losses import hard_dice, summed_loss
-from carvana_ens.learn.photos import Photos
+from carvana_ens.learn.epochs import StageRun, Watch
+from carvana_ens.learn.history import WatchedTask, history_text, scores, unwatched, waited
+from carvana_ens.learn.optimisers import kind_after
+from carvana_ens.learn.parallel import team_here
 from carvana_ens.learn.recipe import TorchOptions
-from carvana_ens.learn.schedules import one_cycle
+from carvana_ens.learn.stages import stages_of
+from carvana_ens.learn.steps import Stepper, part_of
 from carvana_ens.learn.torch_model import pick_device, place
 from carvana_ens.model import FitResult, FitTask
 from carvana_ens.types import Json
@@ -37,147 +36,161 @@ if TYPE_CHECKING:
 LAST = "last.safetensors"
 BEST = "best.safetensors"
 HISTORY = "history.csv"
-COLUMNS = ("epoch", "loss", "dice", "rate")
 
 
 def train(model: TorchModel, task: FitTask) -> FitResult:
     """Trains ``model`` on one fold; see ``Model.fit``.
 
-    Writes into ``task.directory``: ``last.safetensors`` (the state), ``best.safetensors`` (the parameters with the
-    best validation Dice, mean over photos on the network's grid, where a mask pixel is object when the object covers
-    at least half of it), ``history.csv``. A finished run is not repeated: its result is returned at once.
+    Writes into ``task.directory``: ``last.safetensors`` (the state), ``best.safetensors`` (the parameters of the best
+    validation of the last stage), ``history.csv`` (see ``history.COLUMNS``). Dice is the mean over photos on the
+    network's grid, where a mask pixel is object when the object covers at least half of it. A finished run is not
+    repeated: its result is returned at once.
+
+    Under torchrun all processes call it alike; the first writes.
 
     Raises:
         TrainingError: no photos to train or validate on, a loss that is not finite, a state that cannot be read.
         UsageError: the device is not there.
     """
-    run = _Run(model, task)
-    while not run.finished:
-        epoch, epochs = run.epoch + 1, model.options.epochs
-        loss, rate = run.train_epoch(epoch)
-        dice = run.validate() if epoch % model.options.valid_every == 0 or epoch == epochs else None
-        run.end_epoch(epoch, loss, dice, rate)
-        numbers = {"epoch": epoch, "epochs": epochs, "loss": loss, "rate": rate}
-        task.report(numbers if dice is None else {**numbers, "dice": dice, "best": run.best_dice})
-    return FitResult(task.directory / BEST, run.best_dice, run.epoch)
+    fold = _Fold(model, task)
+    while not fold.finished:
+        fold.run_epoch()
+    return FitResult(task.directory / BEST, fold.best_dice, fold.epoch)
 
 
-class _Run:
+class _Fold:
+    """A fold in training: epochs done, stage, best epoch of the stage (0: none yet), and every epoch's numbers."""
+
     def __init__(self, model: TorchModel, task: FitTask) -> None:
         self.model, self.task = model, task
         self.options: TorchOptions = model.options
-        self.device = pick_device(task.device)
-        self.epoch = 0
-        self.best_dice = -math.inf
-        self.best_epoch = 0
+        self.stages = stages_of(self.options)
+        self.team = team_here()
+        self.device = pick_device(self.team.device(task.device))
+        self.team.join(self.device)
+        self.epoch = self.stage = self.before = self.best_epoch = 0
         self.finished = False
         self.history: list[dict[str, Json]] = []
+        if self.team.first:
+            _clear(task.directory, everything=self._readable_state() is None)
+        self.team.wait()
         state = self._readable_state()
-        if state is not None and state["finished"]:
-            self._take_document(state)
-            return
-        size = model.config.size or model.size
-        for what, samples in (("train on", task.train), ("validate on", task.valid)):
-            if not len(samples.ids):
-                raise TrainingError(f"member {model.config.name} has no photos to {what}: check folds and masks")
-        self.train_photos = Photos(task.train, size)
-        self.valid_photos = Photos(task.valid, size)
-        self.steps = -(-len(self.train_photos) // self.options.batch_size)
-        self.network = place(model.fresh_network(task.seed), self.device)
-        self.optimiser = _adamw(self.network, self.options)
         if state is not None:
-            self._take_document(state)
-            self._take_tensors()
-        _clear(task.directory, everything=state is None)
+            self._take(state)
+        if not self.finished:
+            tensors = {} if state is None else read_tensors(task.directory / LAST)[0]
+            self.run = self._stage_run(tensors, {} if state is None else state["scaler"])
 
-    def train_epoch(self, epoch: int) -> tuple[float, float]:
-        order = np.random.default_rng((abs(self.task.seed), epoch)).permutation(len(self.train_photos))
-        chunks = [
-            order[i : i + self.options.batch_size].tolist() for i in range(0, len(order), self.options.batch_size)
-        ]
-        self.network.train()
-        total, rate = 0.0, 0.0
-        with self._seeded(epoch):
-            for number, (images, covers) in enumerate(self.train_photos.batches(chunks)):
-                indices = chunks[number]
-                changes = [draw_change(self.options, self.task.seed, epoch, index) for index in indices]
-                inputs, targets = augment(*self._floats(images, covers), changes)
-                rate = one_cycle((epoch - 1) * self.steps + number, self.options.epochs * self.steps, self.options.rate)
-                for group in self.optimiser.param_groups:
-                    group["lr"] = rate
-                loss = summed_loss(self.model.forward_maps(self.network, inputs), targets)
-                value = loss.item()
-                if not math.isfinite(value):
-                    raise TrainingError(
-                        f"member {self.model.config.name}: the loss is {value} in epoch {epoch} of "
-                        f"{self.task.directory}; lower the option rate (now {self.options.rate}) and train again"
-                    )
-                self.optimiser.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                self.optimiser.step()
-                total += value * len(indices)
-        return total / len(order), rate
+    @property
+    def best_dice(self) -> float:
+        """The Dice of the best epoch of the stage."""
+        return float(self.history[self.best_epoch - 1]["dice"])
 
-    def validate(self) -> float:
-        self.network.eval()
-        size = self.model.batch_size
-        chunks = [list(range(i, min(i + size, len(self.valid_photos)))) for i in range(0, len(self.valid_photos), size)]
-        dices: list[float] = []
-        with torch.inference_mode():
-            for images, covers in self.valid_photos.batches(chunks):
-                inputs, targets = self._floats(images, covers)
-                dices += hard_dice(self.model.forward(self.network, inputs), targets >= 0.5).tolist()
-        return math.fsum(dices) / len(dices)
+    def run_epoch(self) -> None:
+        """Trains and validates one epoch, writes what it came to, and goes to the next stage after a stage's last."""
+        epoch, done = self.epoch + 1, self.epoch - self.before
+        options = self.stages[self.stage].options
+        epochs = self.before + sum(stage.options.epochs for stage in self.stages[self.stage :])
+        start = time.perf_counter()
+        trained = self.run.train(epoch, done, self._scores(), self._watch({"epoch": epoch, "epochs": epochs}))
+        due = (done + 1) % options.valid_every == 0 or done + 1 == options.epochs
+        dice, loss = self.run.validate() if due else (None, None)
+        self.epoch = epoch
+        self.history.append(
+            {
+                "epoch": epoch,
+                "loss": trained.loss,
+                "dice": dice,
+                "rate": trained.rate,
+                "seconds": round(time.perf_counter() - start, 3),
+                "images_per_second": round(trained.speed, 3),
+                "valid_loss": loss,
+                "stage": self.stage + 1,
+                "size": str(self.run.size),
+            }
+        )
+        numbers = {"epoch": epoch, "epochs": epochs, "loss": trained.loss, "rate": trained.rate}
+        if dice is not None:
+            self._keep_if_best(dice)
+            numbers |= {"dice": dice, "best": self.best_dice}
+        self._end_epoch(options, dice is not None)
+        if self.team.first:
+            self.task.report(numbers | {"images_per_second": trained.speed})
 
-    def end_epoch(self, epoch: int, loss: float, dice: float | None, rate: float) -> None:
+    def _keep_if_best(self, dice: float) -> None:
         """The best parameters are written before the state that counts them: a stop between the two repeats the
         epoch, and with it the very same file.
         """
-        self.epoch = epoch
-        self.history.append({"epoch": epoch, "loss": loss, "dice": dice, "rate": rate})
-        if dice is not None and dice > self.best_dice:
-            self.best_dice, self.best_epoch = dice, epoch
-            document = {"epoch": epoch, "dice": dice, "digest": self.task.digest, "model": self.model.config.model}
-            write_tensors(self.task.directory / BEST, self.network.state_dict(), document)
-        tried = sum(1 for row in self.history if row["dice"] is not None and row["epoch"] > self.best_epoch)
-        stop = bool(self.options.patience) and tried >= self.options.patience
-        self.finished = stop or epoch == self.options.epochs
+        validations = self._scores()
+        if max(validations[:-1], default=-math.inf) < validations[-1]:
+            self.best_epoch = self.epoch
+            document = {"epoch": self.epoch, "dice": dice, "digest": self.task.digest}
+            if self.team.first:
+                tensors = self.run.stepper.kept.state_dict()
+                write_tensors(self.task.directory / BEST, tensors, document | {"model": self.model.config.model})
+
+    def _end_epoch(self, options: TorchOptions, validated: bool) -> None:
+        """A stage's last state is the next one's first: what it starts from is in it, for the file of the best
+        parameters is written over as soon as the next stage has some of its own.
+        """
+        ran_out = self.epoch - self.before == options.epochs
+        stop = validated and 0 < options.patience <= waited(self._scores(), options.min_delta)
+        if not (ran_out or stop):
+            self._write(self.run.stepper.tensors(), self.run.stepper.numbers())
+        elif self.stage + 1 == len(self.stages):
+            self.finished = True
+            self._write({}, {})
+        else:
+            self.team.wait()
+            best, _ = read_tensors(self.task.directory / BEST)
+            tensors = {f"network.{name}": tensor for name, tensor in best.items()}
+            self.stage, self.before, self.best_epoch = self.stage + 1, self.epoch, 0
+            self._write(tensors, {})
+            self.run = self._stage_run(tensors, {})
+
+    def _stage_run(self, tensors: dict[str, Tensor], numbers: dict[str, Json]) -> StageRun:
+        """The stage, to go on from a state; without tensors from fresh parameters."""
+        stage, done = self.stages[self.stage], self.epoch - self.before
+        network = place(self.model.fresh_network(self.task.seed), self.device, stage.options.channels_last)
+        if tensors:
+            fit_parameters(network, part_of(tensors, "network"), self.task.directory / LAST)
+        stepper = Stepper(self.model, network, stage.options, self.device, self.team)
+        if done:
+            stepper.renew(kind_after(stage.options, done - 1))
+            stepper.take(tensors, numbers)
+        return StageRun(self.model, self.task, stage, stepper, self.team)
+
+    def _scores(self) -> list[float]:
+        """The validations of this stage."""
+        return scores(self.history[self.before :], self.options.best_by)
+
+    def _watch(self, known: Mapping[str, float]) -> Watch:
+        """Tells whoever watches the numbers of a step, beside those that are known."""
+        if not isinstance(self.task, WatchedTask) or not self.team.first:
+            return unwatched
+        watch = self.task.watch
+        last = next((row["dice"] for row in reversed(self.history) if row["dice"] is not None), None)
+        known = {**known, **({} if last is None else {"dice": last})}
+        return lambda live: watch({**known, **live})
+
+    def _write(self, tensors: Mapping[str, Tensor], numbers: dict[str, Json]) -> None:
         document = {
-            "epoch": epoch,
-            "best_dice": self.best_dice if self.best_epoch else None,
+            "epoch": self.epoch,
+            "stage": self.stage,
+            "before": self.before,
             "best_epoch": self.best_epoch,
             "finished": self.finished,
             "digest": self.task.digest,
             "history": self.history,
+            "scaler": numbers,
         }
-        write_tensors(self.task.directory / LAST, {} if self.finished else self._tensors(), document)
-        write_text(self.task.directory / HISTORY, _history_text(self.history))
+        if self.team.first:
+            write_tensors(self.task.directory / LAST, tensors, document)
+            write_text(self.task.directory / HISTORY, history_text(self.history))
 
-    def _floats(self, images: Tensor, covers: Tensor) -> tuple[Tensor, Tensor]:
-        return images.to(self.device).float() / 255, covers.to(self.device).float() / 255
-
-    def _tensors(self) -> dict[str, Tensor]:
-        tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
-        for number, moments in self.optimiser.state_dict()["state"].items():
-            tensors.update({f"adamw.{number}.{name}": tensor for name, tensor in moments.items()})
-        return tensors
-
-    def _take_tensors(self) -> None:
-        path = self.task.directory / LAST
-        tensors, _ = read_tensors(path)
-        own = {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
-        fit_parameters(self.network, own, path)
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            if name.startswith("adamw."):
-                _, number, moment = name.split(".")
-                state.setdefault(int(number), {})[moment] = tensor
-        self.optimiser.load_state_dict({"state": state, "param_groups": self.optimiser.state_dict()["param_groups"]})
-
-    def _take_document(self, state: dict[str, Json]) -> None:
-        self.epoch, self.best_epoch, self.finished = state["epoch"], state["best_epoch"], state["finished"]
-        self.best_dice = -math.inf if state["best_dice"] is None else state["best_dice"]
-        self.history = state["history"]
+    def _take(self, state: dict[str, Json]) -> None:
+        self.epoch, self.stage, self.before = state["epoch"], state["stage"], state["before"]
+        self.best_epoch, self.finished, self.history = state["best_epoch"], state["finished"], state["history"]
 
     def _readable_state(self) -> dict[str, Json] | None:
         """The state to go on from: ours, and with the best parameters that it counts still there."""
@@ -191,14 +204,6 @@ class _Run:
             return None
         return state
 
-    @contextmanager
-    def _seeded(self, epoch: int) -> Iterator[None]:
-        """Dropout and the like draw from (seed, epoch); the caller's own random state comes back afterwards."""
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(int(np.random.SeedSequence((abs(self.task.seed), epoch)).generate_state(1)[0]))
-            yield
-
 
 def _clear(directory: Path, everything: bool) -> None:
     """Removes what a killed run was writing; with ``everything`` also the files of another task, of which nothing may
@@ -211,20 +216,3 @@ def _clear(directory: Path, everything: bool) -> None:
                 old.unlink(missing_ok=True)
     except OSError as error:
         raise TrainingError(f"{directory} cannot be written: {error.strerror or error}") from error
-
-
-def _adamw(network: nn.Module, options: TorchOptions) -> torch.optim.AdamW:
-    trained = [p for p in network.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": options.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=options.rate)
-
-
-def _history_text(history: list[dict[str, Json]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(history)
-    return text.getvalue()

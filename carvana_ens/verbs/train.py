@@ -1,17 +1,23 @@
-"""train: every fold of the members that can be trained; finished folds are kept, stopped ones go on."""
+"""train: every fold of the members that can be trained; finished folds are kept, stopped ones go on.
+
+Under torchrun all processes come through here in step; the first alone decides, locks and writes.
+"""
 
 from __future__ import annotations
 
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from carvana_ens.data.folds import FoldTable
 from carvana_ens.errors import PluginError, StaleError, UsageError
 from carvana_ens.files import digest, sha256_file, write_json
-from carvana_ens.model import FitResult, FitTask, MemberConfig, options_json
+from carvana_ens.learn.history import WatchedTask
+from carvana_ens.learn.parallel import Team, team_here
+from carvana_ens.model import FitResult, MemberConfig, options_json
 from carvana_ens.project import IMPORTED, Project
 from carvana_ens.registry import load_model
 from carvana_ens.store.lock import WriterLock
@@ -22,7 +28,7 @@ from carvana_ens.verbs.workspace import Workspace
 
 DONE = "done.json"
 Report = Callable[[str, int, Mapping[str, float]], None]
-"""Called after each epoch with member, fold and the numbers."""
+"""Called after each epoch, or after each step, with member, fold and the numbers."""
 
 
 def unreported(member: str, fold: int, numbers: Mapping[str, float]) -> None:
@@ -50,29 +56,29 @@ def train(
     fresh: bool = False,
     say: Say = unsaid,
     report: Report = unreported,
+    watch: Report = unreported,
     track: Track = untracked,
 ) -> list[Trained]:
     """Trains the named members (default: all), all folds or one.
 
     A finished fold is not trained again; with ``fresh`` it is. Members that need no training are passed over, with a
-    line that says so when they were named.
+    line that says so when they were named. ``report`` is told of each epoch, ``watch`` of each step (torch networks).
 
     Raises:
         UsageError: unknown member, or a fold that its table does not have.
         StaleError: a fold was finished with other settings.
     """
-    workspace = Workspace(project, say, track)
+    team = team_here()
+    team.meet(device)
+    job = _Job(Workspace(project, say, track), team, device, fresh, report, watch)
     results: list[Trained] = []
     for config in project.select(members):
         reason = untrained_reason(config)
         if reason is not None:
             say(f"{config.name}: nothing to train ({reason})")
             continue
-        table = workspace.fold_table(config.folds)
-        results.extend(
-            _train_fold(workspace, config, table, number, device, fresh, report)
-            for number in chosen_folds(config, table, fold)
-        )
+        table = team.of_first(lambda name=config.folds: job.workspace.fold_table(name))  # type: ignore[misc]
+        results.extend(job.fold(config, table, number) for number in chosen_folds(config, table, fold))
     return results
 
 
@@ -126,68 +132,78 @@ def task_digest(workspace: Workspace, config: MemberConfig, table: FoldTable, fo
     )
 
 
-def _train_fold(
-    workspace: Workspace, config: MemberConfig, table: FoldTable, fold: int, device: str, fresh: bool, report: Report
-) -> Trained:
-    folder = workspace.project.checkpoint_folder(config, fold)
-    with WriterLock(folder):
-        return _train_locked(workspace, config, table, fold, folder, device, fresh, report)
+@dataclass(frozen=True)
+class _Job:
+    workspace: Workspace
+    team: Team
+    device: str
+    fresh: bool
+    report: Report
+    watch: Report
 
+    def fold(self, config: MemberConfig, table: FoldTable, fold: int) -> Trained:
+        folder = self.workspace.project.checkpoint_folder(config, fold)
+        with WriterLock(folder) if self.team.first else nullcontext():
+            task = task_digest(self.workspace, config, table, fold)
+            kept = self.team.of_first(lambda: None if self.fresh else _kept(config, fold, folder, task))
+            if kept is not None:
+                return kept
+            if not self.team.first and getattr(load_model(config.model)[0], "parallel", False):
+                self._fit(config, table, fold, folder, task)
+            return self.team.of_first(lambda: self._trained(config, table, fold, folder, task))
 
-def _train_locked(
-    workspace: Workspace,
-    config: MemberConfig,
-    table: FoldTable,
-    fold: int,
-    folder: Path,
-    device: str,
-    fresh: bool,
-    report: Report,
-) -> Trained:
-    project = workspace.project
-    task = task_digest(workspace, config, table, fold)
-    done = folder / DONE
-    if done.is_file() and not fresh:
-        record = read_done(done)
-        if record["digest"] != task:
-            raise StaleError(
-                f"{config.name}, fold {fold}, was trained with other settings, fold table or photos: "
-                f"put them back, or train it anew with carvana-ens train {config.name} --fresh"
-            )
-        return Trained(config.name, fold, folder / record["checkpoint"], record["dice"], record["epochs"], new=False)
-    if fresh and folder.exists():
-        done.unlink(missing_ok=True)  # first, so that a stop cannot leave a record of what is gone
-        shutil.rmtree(folder)
-    model, entry = load_model(config.model)
-    groups = workspace.groups
-    train_ids, valid_ids = table.trained_on(fold, groups), table.held_out(fold, groups)
-    folder.mkdir(parents=True, exist_ok=True)
-    with recorded(project, "train", member=config.name, fold=fold, device=device) as run:
-        fit = FitTask(
-            train=workspace.labelled(train_ids),
-            valid=workspace.labelled(valid_ids),
+    def _trained(self, config: MemberConfig, table: FoldTable, fold: int, folder: Path, task: str) -> Trained:
+        _, entry = load_model(config.model)
+        if self.fresh and folder.exists():
+            (folder / DONE).unlink(missing_ok=True)  # first, so that a stop cannot leave a record of what is gone
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        with recorded(self.workspace.project, "train", member=config.name, fold=fold, device=self.device) as run:
+            result = self._fit(config, table, fold, folder, task)
+            _check_result(config, fold, folder, result)
+            run |= {"epochs": result.epochs, "dice": result.dice}
+        write_json(
+            folder / DONE,
+            {
+                "digest": task,
+                "checkpoint": result.checkpoint.name,
+                "sha256": sha256_file(result.checkpoint),
+                "dice": result.dice,
+                "epochs": result.epochs,
+                "plugin": {"distribution": entry.distribution, "version": entry.version},
+            },
+        )
+        return Trained(config.name, fold, result.checkpoint, result.dice, result.epochs, new=True)
+
+    def _fit(self, config: MemberConfig, table: FoldTable, fold: int, folder: Path, task: str) -> FitResult:
+        model, _ = load_model(config.model)
+        groups = self.workspace.groups
+        fit = WatchedTask(
+            train=self.workspace.labelled(table.trained_on(fold, groups)),
+            valid=self.workspace.labelled(table.held_out(fold, groups)),
             directory=folder,
             digest=task,
             seed=config.seed * 1000 + fold,
-            device=device,
-            report=lambda numbers: report(config.name, fold, numbers),
+            device=self.device,
+            report=lambda numbers: self.report(config.name, fold, numbers),
+            watch=lambda numbers: self.watch(config.name, fold, numbers),
         )
         with calling(model, config, f"train fold {fold}"):
-            result = configured(model, config, project.root).fit(fit)
-        _check_result(config, fold, folder, result)
-        run |= {"epochs": result.epochs, "dice": result.dice}
-    write_json(
-        done,
-        {
-            "digest": task,
-            "checkpoint": result.checkpoint.name,
-            "sha256": sha256_file(result.checkpoint),
-            "dice": result.dice,
-            "epochs": result.epochs,
-            "plugin": {"distribution": entry.distribution, "version": entry.version},
-        },
-    )
-    return Trained(config.name, fold, result.checkpoint, result.dice, result.epochs, new=True)
+            return configured(model, config, self.workspace.project.root).fit(fit)
+
+
+def _kept(config: MemberConfig, fold: int, folder: Path, task: str) -> Trained | None:
+    """The fold model that is finished already."""
+    done = folder / DONE
+    if not done.is_file():
+        return None
+    record = read_done(done)
+    if record["digest"] != task:
+        raise StaleError(
+            f"{config.name}, fold {fold}, was trained with other settings, fold table or photos: "
+            f"put them back, or train it anew with carvana-ens train {config.name} --fresh"
+        )
+    return Trained(config.name, fold, folder / record["checkpoint"], record["dice"], record["epochs"], new=False)
 
 
 def _check_result(config: MemberConfig, fold: int, folder: Path, result: FitResult) -> None:

@@ -44,7 +44,13 @@ def assert_same_state(a, b):
         one, two = load_file(a / name), load_file(b / name)
         assert one.keys() == two.keys()
         assert all(torch.equal(one[key], two[key]) for key in one), name
-    assert (a / "history.csv").read_text() == (b / "history.csv").read_text()
+    assert measured(a) == measured(b)
+
+
+def measured(folder):
+    """The history without what the clock says."""
+    rows = csv.DictReader((folder / "history.csv").read_text().splitlines())
+    return [{key: value for key, value in row.items() if "second" not in key} for row in rows]
 
 
 def test_training_learns_and_the_result_is_the_best_epoch(tiny, tmp_path):
@@ -339,6 +345,6 @@ def test_a_state_that_cannot_be_written_is_an_error_in_one_line(tiny, tmp_path):
 def test_a_finished_run_keeps_no_moments_on_disk(tiny, tmp_path):
     with pytest.raises(StoppedError):
         fit(tiny, tmp_path, epochs=2, report=stop_after(1))
-    assert any(name.startswith("adamw.") for name in load_file(tmp_path / "last.safetensors"))
+    assert any(name.startswith("optimiser.") for name in load_file(tmp_path / "last.safetensors"))
     fit(tiny, tmp_path, epochs=2)
     assert load_file(tmp_path / "last.safetensors") == {}
