@@ -7,6 +7,8 @@ that ``packed_chunk.py`` describes, and reads single images of it. Images are wr
 from __future__ import annotations
 
 import asyncio
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +23,24 @@ from carvana_ens.store.packed_chunk import PackedChunk, assemble, encode
 from carvana_ens.types import Codes, Size
 
 CODEC = "carvana_ens.packed"
+
+
+class _Hands:
+    """Threads that decode chunks while they wait for zarr's reads: on the loop's own, which these need, all would wait.
+
+    A forked child has none of its parent's threads, and gets a pool of its own.
+    """
+
+    def __init__(self) -> None:
+        self.start()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.start)
+
+    def start(self) -> None:
+        self.pool = ThreadPoolExecutor(thread_name_prefix=CODEC)
+
+
+_hands = _Hands()
 
 
 @dataclass(frozen=True)
@@ -76,7 +96,7 @@ class PackedCodec(ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
             return found
 
         try:
-            codes = await asyncio.to_thread(_decode, read_at, chunk_spec, images)
+            codes = await loop.run_in_executor(_hands.pool, _decode, read_at, chunk_spec, images)
         except Gone:
             return None  # zarr reads a chunk that is not there as its fill value
         rows = slice(None) if isinstance(selection[0], slice) else np.searchsorted(images, picked)
