@@ -14,6 +14,7 @@ import obstore.store
 import pytest
 import zarr
 from moto.server import ThreadedMotoServer
+from zarr.codecs import GzipCodec
 
 from carvana_ens.ensemble.blending import blend
 from carvana_ens.errors import StoreError, UsageError
@@ -127,6 +128,28 @@ def test_a_lost_chunk_is_found(bucket):
     obstore.delete(obstore.store.from_url(url), "prob/c/1/0/0")
     with pytest.raises(StoreError, match="chunk of a_02 is gone"):
         open_store(url).read("a_02")
+
+
+@pytest.mark.parametrize("shards", [None, (2, 30, 41)])
+def test_another_layout_at_an_address_is_read_through_zarr(bucket, shards):
+    url = f"{bucket}/m.zarr"
+    maps = codes()
+    with StoreWriter(url, IDS, SIZES, HERE) as writer:
+        for image_id in IDS:
+            writer.write_codes(image_id, maps[image_id])
+    group = zarr.open_group(zarr.storage.ObjectStore(obstore.store.from_url(url)), mode="r+")
+    whole = group["prob"][:]
+    del group["prob"]
+    prob = group.create_array(
+        "prob", shape=whole.shape, chunks=(1, 30, 41), shards=shards, dtype="uint8", compressors=[GzipCodec()]
+    )
+    prob.with_config({"write_empty_chunks": True})[0] = whole[0]
+    prob.with_config({"write_empty_chunks": True})[2] = whole[2]
+    store = open_store(url)
+    np.testing.assert_array_equal(store.read("a_01"), maps["a_01"])
+    np.testing.assert_array_equal(store.read("007"), maps["007"])
+    with pytest.raises(StoreError, match=r"m\.zarr: the chunk of a_02 is gone"):
+        store.read("a_02")  # all zero, as zarr would read it
 
 
 def test_a_killed_writer_leaves_its_lock_and_its_name(bucket):
