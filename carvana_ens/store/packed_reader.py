@@ -32,7 +32,7 @@ def is_packed(prob: Any) -> bool:
     names = [codec.to_dict()["name"] for codec in prob.metadata.codecs]
     keys = prob.metadata.chunk_key_encoding.to_dict()
     ours = {"name": "default", "configuration": {"separator": SEPARATOR}}
-    return names == [CODEC] and keys == ours and prob.chunks[1:] == prob.shape[1:] and prob.chunks[0] <= MOST
+    return names == [CODEC] and keys == ours and prob.chunks[1:] == prob.shape[1:] and 0 < prob.chunks[0] <= MOST
 
 
 class PackedReader:

@@ -100,6 +100,7 @@ class StoreWriter:
         group = zarr.open_group(self._place.zarr(read_only=False), mode="r+", zarr_format=3)
         if changed:
             group.attrs.update(attributes(self._ids, self._dtype, self._provenance))
+        self._packed = store.packed is not None
         self._prob: Any = _array(group, "prob")
         self._done: Any = _array(group, "done")
         self._records = store.records.copy()
@@ -126,8 +127,12 @@ class StoreWriter:
         """Writes one map given as codes, (h, w) of the store's dtype.
 
         Raises:
-            StoreError: unknown id, or a map of another size or dtype.
+            StoreError: unknown id, a map of another size or dtype, or the store is packed.
         """
+        if self._packed:
+            raise StoreError(
+                f"{self.path} is packed, and packed stores are not written: carvana-ens export makes a plain one of it"
+            )
         number = self._index.get(image_id)
         if number is None:
             raise StoreError(f"{self.path} has no image {image_id!r}")

@@ -18,6 +18,7 @@ from zarr.codecs import GzipCodec
 
 from carvana_ens.ensemble.blending import blend
 from carvana_ens.errors import StoreError, UsageError
+from carvana_ens.store.packing import pack_store
 from carvana_ens.store.schema import Provenance, attributes
 from carvana_ens.store.store import open_store
 from carvana_ens.store.writer import StoreWriter
@@ -184,3 +185,53 @@ def test_what_is_no_address_or_no_server_is_one_line(bucket, monkeypatch):
     with pytest.raises(StoreError) as caught:
         open_store(f"{bucket}-that-is-not-there/y.zarr")
     assert "\n" not in str(caught.value)
+
+
+def copied(folder, url):
+    """The address, after every file of a store was put there."""
+    address = obstore.store.from_url(url)
+    for file in folder.rglob("*"):
+        if file.is_file():
+            obstore.put(address, file.relative_to(folder).as_posix(), file.read_bytes())
+    return address
+
+
+def test_a_packed_store_is_copied_there_and_blended(bucket, tmp_path):
+    """Only the parts that a blend needs are asked for; without cold parts nothing of length 0 is."""
+    maps = codes() | {"007": np.full((25, 40), 250, np.uint8)}
+    stores = {}
+    for name in "ab":
+        with StoreWriter(tmp_path / f"{name}.zarr", IDS, SIZES, HERE) as writer:
+            for image_id in IDS:
+                writer.write_codes(image_id, maps[image_id] if name == "a" else 255 - maps[image_id])
+        pack_store(tmp_path / f"{name}.zarr")
+        copied(tmp_path / f"{name}.zarr", f"{bucket}/{name}.zarr")
+        stores[name] = open_store(f"{bucket}/{name}.zarr")
+        assert stores[name].fingerprint() == open_store(tmp_path / f"{name}.zarr").fingerprint()
+    for image_id in IDS:
+        assert stores["a"].packed is not None
+        np.testing.assert_array_equal(stores["a"].read(image_id), maps[image_id])
+        assert stores["b"].damage(image_id) is None
+    for weights, a, b in (("a=2,b=1", 2, 1), ("equal", 1, 1)):
+        for image_id, mask in blend(stores, weights, "0.5"):
+            sums = a * maps[image_id].astype(int) + b * (255 - maps[image_id].astype(int))
+            np.testing.assert_array_equal(mask, 2 * sums >= 255 * (a + b))
+    place = zarr.storage.ObjectStore(obstore.store.from_url(f"{bucket}/a.zarr"), read_only=True)
+    np.testing.assert_array_equal(zarr.open_group(place, mode="r")["prob"][2, :25, :40], maps["007"])
+
+
+def test_a_packed_chunk_that_is_lost_or_cut_at_an_address_is_named(bucket, tmp_path):
+    with StoreWriter(tmp_path / "m.zarr", IDS, SIZES, HERE) as writer:
+        for image_id in IDS:
+            writer.write_codes(image_id, codes()[image_id])
+    pack_store(tmp_path / "m.zarr")
+    url, chunk = f"{bucket}/m.zarr", (tmp_path / "m.zarr" / "prob" / "c.0.0.0").read_bytes()
+    address = copied(tmp_path / "m.zarr", url)
+    for content in (b"", chunk[:1000], chunk[: len(chunk) // 2], chunk[:-1]):
+        obstore.put(address, "prob/c.0.0.0", content)
+        with pytest.raises(StoreError, match=r"the chunk of 007 (is damaged|cannot be read)") as caught:
+            open_store(url).read("007")
+        assert "\n" not in str(caught.value)
+    obstore.delete(address, "prob/c.0.0.0")
+    with pytest.raises(StoreError, match="the chunk of a_01 is gone"):
+        open_store(url).read("a_01")
