@@ -206,7 +206,7 @@ def test_a_loss_is_the_weighted_sum_of_its_terms():
     got = one_loss(*tensors(z, t), LossOptions(loss="bce=0.5, dice-batch , iou=3", border="5")).item()
     w = numpy_weights(t, 5, "torch")
     assert got == pytest.approx(0.5 * bce(z, t, w) + dice_batch(z, t, w) + 3 * iou(z, t, w), rel=1e-5)
-    plain = summed_loss(tensors(z), torch.from_numpy(t)).item()
+    plain = summed_loss(tensors(z), torch.from_numpy(t), LossOptions()).item()
     ones = np.ones(z.shape)
     assert plain == pytest.approx(bce(z, t, ones) + dice(z, t, ones), rel=1e-5)
 
@@ -215,8 +215,8 @@ def test_a_perfect_answer_costs_nothing_and_a_wrong_one_much():
     t = torch.zeros(2, 1, 8, 8)
     t[0, 0, 2:5, 2:5] = 1  # the other photo is empty
     z = (t * 2 - 1) * 50
-    assert summed_loss([z], t).item() == pytest.approx(0, abs=1e-6)
-    assert summed_loss([-z], t).item() > 40
+    assert summed_loss([z], t, LossOptions()).item() == pytest.approx(0, abs=1e-6)
+    assert summed_loss([-z], t, LossOptions()).item() > 40
     for term in sorted(set(TERMS) - {"dice-plus", "log-dice-plus"}):  # theirs go below 0
         assert one_loss(z, t, LossOptions(loss=term)).item() == pytest.approx(0, abs=1e-6)
 
