@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 
 import numpy as np
 import PIL.Image
 import pytest
 
+from carvana_ens.cli.train import LiveLine, live_text
 from carvana_ens.store.lock import WriterLock
 
 
@@ -195,3 +197,27 @@ def test_two_trainings_of_one_fold_are_kept_apart(learned):
     assert done.code == 1
     assert "is being written by process" in done.error
     assert learned.do("train", "learned-cut", "--fold", "0").code == 0
+
+
+STEP = {"epoch": 3, "epochs": 40, "step": 12, "steps": 95, "loss": 0.02314, "images_per_second": 34.06}
+
+
+def test_the_live_line_has_loss_dice_speed_and_what_is_left():
+    left = {**STEP, "seconds_left": 3750.4}
+    assert live_text("net", 1, left) == "net fold 1 epoch 3/40 step 12/95: loss 0.0231, 34.1 images/s, 1:02:30 left"
+    assert ": loss 0.0231, dice 0.9931, 34.1 images/s" in live_text("net", 1, {**left, "dice": 0.99312})
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_live_line_shows_on_a_terminal_alone(monkeypatch, capsys, terminal):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    monkeypatch.setenv("COLUMNS", "60")
+    live = LiveLine()
+    for step in range(5):  # far closer to one another than two looks
+        live.step("net", 0, {**STEP, "step": step, "seconds_left": 9.0})
+    live.epoch("net", 0, {"epoch": 3, "epochs": 40, "loss": 0.5})
+    told = capsys.readouterr().err
+    *shown, end = told.split("\r")
+    assert end == "net fold 0 epoch 3/40: loss 0.5\n"
+    # nothing, one step cut to the width, blanks over it
+    assert shown == (["", "net fold 0 epoch 3/40 step 0/95: loss 0.0231, 34.1 images/s", " " * 59] if terminal else [])
