@@ -130,8 +130,8 @@ class PackedBlend:
     ) -> Bits:
         """The mask of one picture as bit words; valid until this thread blends another.
 
-        buffer: the hot parts. starts, words: (M,) first word of each member's planes, and how many; its hot literals
-        follow. cold: reads the cold halves that the bits hang on.
+        buffer: the hot parts, one after the other. starts, words: (M,) first word of each member's planes, and how
+        many; its hot literals follow. cold: reads the cold halves that the bits hang on.
 
         Raises:
             HotPartError: a hot part that does not fit the picture.

@@ -178,10 +178,10 @@ def blend_packed(
     """Blends M packed maps whose parts that must be read lie in one buffer; returns (member at fault or -1, unclear).
 
     words: uint64, the buffer. starts, lengths: (M,) where each member's planes begin and how many words they take;
-    its hot literals follow them. wide: (M,) whether these are uint16. weights: (M,) uint32. factors: (M,) uint32,
-    weight of a literal. low, high, full: bounds of low and high halves and code of certainty, in the blend's scale.
-    planes: (M, 3, words) to fill. bits: uint32, one for each half, 64 for each word of a plane. unclear: int64, the
-    halves whose bits hang on codes that were not read.
+    its hot literals follow them, and then the next member. wide: (M,) whether these are uint16. weights: (M,) uint32.
+    factors: (M,) uint32, weight of a literal. low, high, full: bounds of low and high halves and code of certainty, in
+    the blend's scale. planes: (M, 3, words) to fill. bits: uint32, one for each half, 64 for each word of a plane.
+    unclear: int64, the halves whose bits hang on codes that were not read.
 
     A low half of every member is below the cut and a high half of every member on or over it: the caller makes sure
     that W low < cut_sum <= W high. Of every other half, hot members enter with their codes, exact ones with 0 or full,
@@ -197,7 +197,8 @@ def blend_packed(
         hots, _ = _counts(planes[member], halves)
         size = 2 if wide[member] else 1
         begin = 8 * (starts[member] + lengths[member])
-        if hots < 0 or begin + hots * 32 * size > octets.size:
+        end = 8 * starts[member + 1] if member + 1 < members else octets.size
+        if hots < 0 or begin + hots * 32 * size != end:
             return member, 0
         at[member] = begin // size
     sums = np.empty(32, np.uint32)

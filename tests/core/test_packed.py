@@ -316,12 +316,19 @@ def test_a_hot_part_that_does_not_fit_is_named(reference, fault):
     told(lambda hot: hot.words.__setitem__(fault, hot.words[fault] - 1))
     told(lambda hot: hot.words.__setitem__(fault, 0))
     told(lambda hot: hot.buffer.__setitem__(hot.starts[fault], np.uint64(0xFFFF_FFFF_FFFF_FFFF)))
-    if fault == 2:  # its literals end with the buffer
 
-        def cut_short(hot):
-            hot.buffer = hot.buffer[:-4]
+    def fewer_literals(hot):
+        end = len(hot.buffer) if fault == 2 else hot.starts[fault + 1]
+        hot.buffer = np.delete(hot.buffer, range(end - 4, end))
+        hot.starts[fault + 1 :] -= 4
 
-        told(cut_short)
+    def more_literals(hot):
+        end = len(hot.buffer) if fault == 2 else hot.starts[fault + 1]
+        hot.buffer = np.insert(hot.buffer, end, [1, 2, 3, 4])
+        hot.starts[fault + 1 :] += 4
+
+    told(fewer_literals)
+    told(more_literals)
 
 
 def test_threads_blend_alike(reference):
