@@ -147,7 +147,7 @@ def _line(row: Row) -> tuple[str, ...]:
     return (
         row.name,
         f"{row.ms:.3f}",
-        f"{row.spread_ms / row.ms:.0%}",
+        f"{row.spread_ms / row.ms:.0%}" if row.ms else "",  # a coarse clock
         held,
         *("" if ratio is None else _ratio(ratio) for ratio in (row.of_limit, row.of_ours)),
     )

@@ -90,8 +90,8 @@ def check(maps: Maps, members: int, output: Path, count: int) -> None:
             raise SystemExit(f"the mask of {rows[image][0]} is wrong")
 
 
-def measured(options: argparse.Namespace, maps: Maps, count: int, folder: Path) -> tuple[float, float]:
-    """(seconds, MB of anonymous memory) of one blend; prints its line."""
+def measured(options: argparse.Namespace, maps: Maps, count: int, folder: Path) -> tuple[dict, float]:
+    """What ``blend_here`` measured on so many images, and GB of their stores; the result is checked."""
     wanted = count * options.members * options.size.height * options.size.width // RAW_SHARE
     if shutil.disk_usage(folder).free < wanted:
         raise SystemExit(f"{options.folder} has too little room: {count} images may take {wanted >> 30} GiB")
@@ -102,16 +102,9 @@ def measured(options: argparse.Namespace, maps: Maps, count: int, folder: Path) 
         "output": str(folder / "out.csv.gz"),
         "threads": options.threads,
     }
-    held = bytes_of(stores.values())
     result = in_process(task)
     check(maps, options.members, folder / "out.csv.gz", count)
-    seconds, peak = result["seconds"], result["peak"] / 1e6
-    print(
-        f"{count:>8} {seconds:>9.2f} {seconds / count * 1e3:>9.2f} {peak:>11.0f} {result['start'] / 1e6:>10.0f} "
-        f"{held / 1e9:>8.2f}",
-        flush=True,
-    )
-    return seconds, peak
+    return result, bytes_of(stores.values()) / 1e9
 
 
 def main() -> None:
@@ -124,9 +117,17 @@ def main() -> None:
     print(f"{'IMAGES':>8} {'SECONDS':>9} {'MS/IMAGE':>9} {'MB AT MOST':>11} {'MB BEFORE':>10} {'GB READ':>8}")
     results = []
     options.folder.mkdir(parents=True, exist_ok=True)
-    for count in options.counts:
+    # the first run is not shown: kernels may have to be compiled in it
+    for place, count in enumerate([DISTINCT, *options.counts]):
         with tempfile.TemporaryDirectory(prefix="carvana-ens-scale-", dir=options.folder) as folder:
-            results.append((count, *measured(options, maps, count, Path(folder))))
+            result, held = measured(options, maps, count, Path(folder))
+        if place:
+            results.append((count, result["seconds"], result["peak"] / 1e6))
+            print(
+                f"{count:>8} {result['seconds']:>9.2f} {result['seconds'] / count * 1e3:>9.2f} "
+                f"{result['peak'] / 1e6:>11.0f} {result['start'] / 1e6:>10.0f} {held:>8.2f}",
+                flush=True,
+            )
     (few, few_seconds, few_peak), (many, many_seconds, many_peak) = results[0], results[-1]
     print(
         f"{many / few:.1f} times the images: {many_seconds / few_seconds:.2f} times the time, "

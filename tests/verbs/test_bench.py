@@ -12,12 +12,14 @@ import pytest
 from carvana_ens.errors import CarvanaEnsError, DataError, UsageError
 from carvana_ens.project import Project
 from carvana_ens.types import Size
-from carvana_ens.verbs.bench import COUNTS, KINDS, PARTS, end_to_end, in_memory
+from carvana_ens.verbs.bench import COUNTS, PARTS, end_to_end, in_memory
 from carvana_ens.verbs.bench.bench import RUN, Benched, bench
 from carvana_ens.verbs.bench.course import Options
 from carvana_ens.verbs.bench.disk import LAYOUTS
 
 SMALL = Options(size=Size(80, 120), members=3, counts=(2, 10), images=3, rounds=2)
+MADE = ("speckled",)
+KEPT = [*MADE, "stored"]
 PEERS = {
     "rle.mask": ["pycocotools", "rlemasklib"],
     "rle.coco": ["pycocotools", "rlemasklib"],
@@ -43,13 +45,13 @@ def small(monkeypatch):
 
 @pytest.fixture
 def everything(project, tmp_path) -> Benched:
-    """All parts on all three kinds of maps, once for the tests that look at it."""
+    """All parts on made maps and on stored ones, once for the tests that look at it."""
 
     def run() -> Benched:
         project.imported(("a", 1.5, -3, 60), ("b", 2.5, 4, 90))
         work = tmp_path / "work"
         reported = []
-        done = bench(SMALL, project=Project(project.cars), work=work, report=reported.append)
+        done = bench(asked(kinds=MADE), project=Project(project.cars), work=work, report=reported.append)
         assert reported == done.contests
         assert not list(work.iterdir())  # nothing is left behind
         return done
@@ -60,11 +62,8 @@ def everything(project, tmp_path) -> Benched:
 def test_every_part_is_held_on_every_kind_of_maps(everything):
     held = {(contest.part, contest.kind) for contest in everything.contests}
     parts = set(PARTS) - {"rle"}
-    assert held == {(part, kind) for part in parts for kind in (*KINDS, "stored")} | {
-        ("rle", "masks"),
-        ("rle", "stored"),
-    }
-    assert [facts.kind for facts in everything.maps] == [*KINDS, "stored"]
+    assert held == {(part, kind) for part in parts for kind in KEPT} | {("rle", "masks"), ("rle", "stored")}
+    assert [facts.kind for facts in everything.maps] == KEPT
     names = [(contest.name, contest.kind) for contest in everything.contests]
     assert len(names) == len(set(names))
 
@@ -102,11 +101,20 @@ def test_the_document_is_plain_json(everything):
     assert document["options"]["size"] == "80x120"
     assert document["machine"]["versions"]["numpy"] == np.__version__
     assert document["machine"]["processors"] >= 1
-    assert [facts["kind"] for facts in document["maps"]] == [*KINDS, "stored"]
+    assert [facts["kind"] for facts in document["maps"]] == KEPT
     assert all(0 < facts["exact_share"] < 1 for facts in document["maps"])
     assert len(document["contests"]) == len(everything.contests)
     assert document["contests"][0]["rows"][0]["ms"] == everything.contests[0].rows[0].ms
     assert document["bars"]
+
+
+def test_masks_are_raced_on_once():
+    done = bench(asked(parts=("read", "rle")))
+    assert [(contest.part, contest.kind) for contest in done.contests] == [
+        ("read", "saturated"),
+        *[("rle", "masks")] * 4,
+        ("read", "speckled"),
+    ]
 
 
 def test_parts_and_their_names_are_the_same_everywhere():

@@ -211,9 +211,9 @@ def test_empty_masks_read_the_same_quoted_or_not(tmp_path):
 
 def test_processes_side_by_side_write_what_one_does_and_end(laid, tmp_path):
     expected = read_rows(our_road(laid["plain"], tmp_path / "one.csv.gz", 1))
-    with SideBySide(2, laid["plain"], tmp_path) as processes:
-        for _ in range(2):
-            outputs = processes.run()
+    with SideBySide(2, tmp_path) as processes:
+        for stores in laid.values():
+            outputs = processes.run(stores)
             assert len(set(outputs)) == 2
             assert [read_rows(output) for output in outputs] == [expected, expected]
     assert [process.returncode for process in processes._processes] == [0, 0]
@@ -221,16 +221,16 @@ def test_processes_side_by_side_write_what_one_does_and_end(laid, tmp_path):
 
 def test_a_process_that_fails_is_told_of(laid, tmp_path):
     lost = {"gone": tmp_path / "gone.zarr"}
-    with pytest.raises(CarvanaEnsError, match=r"gone\.zarr"), SideBySide(2, lost, tmp_path) as processes:
-        processes.run()
+    with pytest.raises(CarvanaEnsError, match=r"gone\.zarr"), SideBySide(2, tmp_path) as processes:
+        processes.run(lost)
     assert all(process.returncode for process in processes._processes)
 
 
 def test_a_process_that_dies_is_told_of(laid, tmp_path):
-    with SideBySide(1, laid["plain"], tmp_path) as processes:
+    with SideBySide(1, tmp_path) as processes:
         processes._processes[0].kill()
         with pytest.raises(CarvanaEnsError, match="it ended"):
-            processes.run()
+            processes.run(laid["plain"])
 
 
 @pytest.mark.skipif(not can_drop(), reason="this system drops no pages")

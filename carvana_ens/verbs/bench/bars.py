@@ -63,7 +63,7 @@ def bars(contests: Sequence[Contest], options: Options, sizes: Collection[Size])
         for contest in contests
         if contest.name == rule.contest and rule.kind in (None, contest.kind)
         for over, under in [(contest.find(rule.over), contest.find(rule.under))]
-        if over is not None and under is not None
+        if over is not None and under is not None and under.ms
     ]
 
 

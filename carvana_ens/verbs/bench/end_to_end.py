@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -161,27 +160,15 @@ def _side_by_side(course: Course, laid: Laid) -> Contest:
     title = f"{laid.images} images of {maps.size} -> .csv.gz, {threads} threads beside {threads} processes"
     field = Field(course, Heading("submission", "submission.threads", title, maps.kind))
     output = laid.folder / "threads.csv.gz"
-    with ExitStack() as processes:
+    with SideBySide(threads, laid.folder) as processes:
         for layout, stores in laid.layouts.items():
-            together = processes.enter_context(SideBySide(threads, stores, laid.folder))
+            alone, together = partial(_ours, stores, output, 1), partial(_together, processes, stores)
+            at_once = partial(_ours, stores, output, threads)
+            images = laid.images
             field.add(
-                Contestant(
-                    one_thread(layout), partial(_ours, stores, output, 1), "peer", read_rows, images=laid.images
-                ),
-                Contestant(
-                    in_processes(layout, threads),
-                    partial(_together, together),
-                    "peer",
-                    _one_text,
-                    images=laid.images * threads,
-                ),
-                Contestant(
-                    in_threads(layout, threads),
-                    partial(_ours, stores, output, threads),
-                    "ours",
-                    read_rows,
-                    images=laid.images,
-                ),
+                Contestant(one_thread(layout), alone, "peer", read_rows, images=images),
+                Contestant(in_processes(layout, threads), together, "peer", _one_text, images=images * threads),
+                Contestant(in_threads(layout, threads), at_once, "ours", read_rows, images=images),
             )
         whole = read_rows(_ours(laid.plain, output, 1, None))
         return field.race([None], lambda _: whole, rounds=course.options.few_rounds, clock="wall", checked=1)
@@ -233,8 +220,8 @@ def _write(rows: list[tuple[str, bytes]], output: Path, _: Any) -> Path:
     return output
 
 
-def _together(processes: SideBySide, _: Any) -> list[Path]:
-    return processes.run()
+def _together(processes: SideBySide, stores: Stores, _: Any) -> list[Path]:
+    return processes.run(stores)
 
 
 def _one_text(outputs: list[Path]) -> Any:

@@ -17,34 +17,33 @@ _WORK = f"from {__name__} import work; work()"
 
 
 class SideBySide:
-    """Processes that each blend all images in one thread whenever ``run`` is called; a context manager.
+    """Processes that each blend the same stores in one thread whenever ``run`` is called; a context manager.
 
     New interpreters that are told what to do line by line: unlike those of multiprocessing they do not run the
     caller's own script again.
     """
 
-    def __init__(self, count: int, stores: Mapping[str, Path], folder: Path) -> None:
+    def __init__(self, count: int, folder: Path) -> None:
         self._outputs = [folder / f"process{number}.csv.gz" for number in range(count)]
-        self._stores = {name: str(path) for name, path in stores.items()}
         self._processes: list[subprocess.Popen[str]] = []
 
     def __enter__(self) -> SideBySide:
-        for output in self._outputs:
-            process = subprocess.Popen(
-                [sys.executable, "-c", _WORK], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        pipe = subprocess.PIPE
+        for _ in self._outputs:
+            self._processes.append(
+                subprocess.Popen([sys.executable, "-c", _WORK], stdin=pipe, stdout=pipe, encoding="utf-8")
             )
-            self._processes.append(process)
-            _tell(process.stdin, {"stores": self._stores, "output": str(output)})
         return self
 
-    def run(self) -> list[Path]:
+    def run(self, stores: Mapping[str, Path]) -> list[Path]:
         """Lets all of them work at once, and waits; what they wrote.
 
         Raises:
             CarvanaEnsError: one of them failed.
         """
-        for process in self._processes:
-            _tell(process.stdin, "go")
+        paths = {name: str(path) for name, path in stores.items()}
+        for process, output in zip(self._processes, self._outputs, strict=True):
+            _tell(process.stdin, {"stores": paths, "output": str(output)})
         answers = [_heard(process.stdout) for process in self._processes]
         for fault in answers:
             if fault is not None:
@@ -75,13 +74,11 @@ def _heard(pipe: IO[str] | None) -> str | None:
 
 
 def work() -> None:
-    """What each process does: blends once for every line that comes in, and answers null or what went wrong."""
-    task = json.loads(sys.stdin.readline())
-    stores = {name: Path(path) for name, path in task["stores"].items()}
-    for _ in sys.stdin:
-        fault = None
+    """What each process does: blends what every line that comes in names, and answers null or what went wrong."""
+    for line in sys.stdin:
+        task, fault = json.loads(line), None
         try:
-            our_road(stores, Path(task["output"]), 1)
+            our_road({name: Path(path) for name, path in task["stores"].items()}, Path(task["output"]), 1)
         except CarvanaEnsError as error:
             fault = str(error)
         _tell(sys.stdout, fault)

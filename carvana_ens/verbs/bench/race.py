@@ -120,7 +120,7 @@ def race(
         CarvanaEnsError: a result that differs from the twin's: its time would say nothing.
     """
     taken = check(heading, contestants, items[:checked], twin)
-    calls = {name: max(1, min(MOST_CALLS, int(FAST / seconds))) for name, seconds in taken.items()}
+    calls = {name: max(1, min(MOST_CALLS, int(FAST / max(seconds, 1e-9)))) for name, seconds in taken.items()}
     wall: dict[str, list[float]] = {contestant.name: [] for contestant in contestants}
     cpu: dict[str, list[float]] = {contestant.name: [] for contestant in contestants}
     with _no_collection():
