@@ -7,7 +7,7 @@ PLUGINS := $(sort $(dir $(wildcard plugins/*/pyproject.toml)))
 PLUGIN_FILES := $(wildcard plugins/*/*.py plugins/*/carvana_ens_*/*.py plugins/*/pyproject.toml)
 PYTHON_FILES := carvana_ens tests plugins
 
-.PHONY: install demo test lint types unit checked bench fix clean
+.PHONY: install demo test lint types unit checked bench bench-scale fix clean
 
 install: $(INSTALLED)
 
@@ -43,7 +43,12 @@ checked: install
 	NUMBA_BOUNDSCHECK=1 CARVANA_ENS_CACHE=$$cache $(BIN)/python -m pytest -q tests/core
 
 bench: install
-	for file in tests/benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+	$(BIN)/carvana-ens bench
+	$(BIN)/python tests/benchmarks/bench_help.py
+
+# Thousands of images: time linear, memory flat. Writes a few GB into a temporary folder, which it removes.
+bench-scale: install
+	work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && $(BIN)/python tests/benchmarks/bench_scale.py $$work
 
 fix: install
 	$(BIN)/ruff check --fix $(PYTHON_FILES)

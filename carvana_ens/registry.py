@@ -40,7 +40,8 @@ _OURS = {
 KNOWN_PACKAGES = {model: package for package, models in _OURS.items() for model in models.split()}
 """Our own models by the package that has them, so that an unknown name can be answered with it."""
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-CHECK_SECONDS = 60.0
+CHECK_SECONDS = 300.0
+"""A package that takes longer to import is called broken; torch alone takes minutes on a machine that is busy."""
 
 
 @dataclass(frozen=True)

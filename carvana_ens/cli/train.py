@@ -63,11 +63,12 @@ class LiveLine:
 def command(ctx: click.Context, members: tuple[str, ...], fold: int | None, device: str, fresh: bool) -> None:
     """Train MEMBERS (default: all), every fold. Finished folds are kept; a stopped one goes on.
 
+    On several GPUs, torchrun starts it once for each: torchrun --nproc-per-node 4 --no-python carvana-ens train
+
     \b
     Example:
       carvana-ens train
       carvana-ens train mobilenet --fold 0 --device cuda
-      torchrun --nproc-per-node 4 --no-python carvana-ens train
     """
     from carvana_ens.learn.parallel import team_here
     from carvana_ens.types import unsaid
