@@ -65,11 +65,11 @@ def chunks(store):
 def test_a_stop_leaves_a_whole_store_and_the_next_packing_goes_on(many, number, threads):
     store = many.store("net", "test")
     fingerprint = open_store(store).fingerprint()
-    process, until = slowly(many, "pack", "--threads", threads), time.monotonic() + 60
+    process, until = slowly(many, "pack", "--threads", threads), time.monotonic() + 240
     while not chunks(store) and process.poll() is None and time.monotonic() < until:
         time.sleep(0.005)
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=120)
     assert out == ""
     if number == signal.SIGINT:
         assert process.returncode == 130
@@ -97,12 +97,12 @@ def test_a_stop_leaves_a_whole_store_and_the_next_packing_goes_on(many, number, 
 
 def test_two_packings_are_kept_apart(many):
     store = many.store("net", "test")
-    process, until = slowly(many, "pack"), time.monotonic() + 60
+    process, until = slowly(many, "pack"), time.monotonic() + 240
     while not chunks(store) and process.poll() is None and time.monotonic() < until:
         time.sleep(0.005)
     told = many.do("pack").error
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=120)
     assert f"{store} is being written by process {process.pid} on " in told
     many.did("pack")
 
