@@ -20,7 +20,7 @@ def command(
 
     Blends of packed stores read a small part of each map, and give the same masks; do it once all maps are there,
     before many blends. Any zarr-python reads a packed store where carvana-ens is installed, and
-    carvana-ens export --to zarr makes a plain one of it.
+    carvana-ens export --to zarr makes a plain one of it. Until it is packed, a store takes its room twice.
 
     \b
     Example:
