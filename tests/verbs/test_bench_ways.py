@@ -123,6 +123,17 @@ def test_made_maps_are_what_their_kind_says(cv2, kind):
     assert np.array_equal(again.stack(1, 3), maps.stack(1, 3))
 
 
+@pytest.mark.parametrize("size", [(1, 1), (3, 90), (80, 120)])
+@pytest.mark.parametrize("on", [False, True])
+def test_masks_without_an_outline_and_tiny_ones_make_maps(cv2, on, size):
+    for kind in KINDS:
+        codes = made_maps(cv2, kind, [np.full(size, on)], "one mask", 2).stack(0, 2)
+        assert codes.dtype == np.uint8
+        assert codes.shape == (2, size[0] * size[1])
+        if size == (80, 120):
+            assert np.mean((codes >= 252) if on else (codes <= 3)) > 0.9
+
+
 def test_more_images_and_members_are_the_made_ones_moved(maps):
     assert np.array_equal(maps.one(0, 0), maps.bases[0][0].reshape(96, 144))
     assert np.array_equal(maps.one(5, 0), np.roll(maps.bases[1][0].reshape(96, 144), 2, 0))

@@ -107,11 +107,12 @@ def made_maps(cv2: Any, kind: str, masks: Sequence[Mask], source: str, members: 
 
 
 def _signed_distance(cv2: Any, mask: Mask) -> Floats:
-    """Pixels to the outline, positive inside."""
+    """Pixels to the outline, positive inside; where there is no outline, as far as the picture is large."""
     inside = mask.astype(np.uint8)
     to_outside = cv2.distanceTransform(inside, cv2.DIST_L2, 5)
     to_inside = cv2.distanceTransform(1 - inside, cv2.DIST_L2, 5)
-    distance: Floats = np.where(mask, to_outside - 0.5, 0.5 - to_inside).astype(np.float32)
+    farthest = np.float32(sum(mask.shape))
+    distance: Floats = np.where(mask, np.minimum(to_outside, farthest) - 0.5, 0.5 - np.minimum(to_inside, farthest))
     return distance
 
 
