@@ -87,9 +87,6 @@ def _rules(options: Options) -> Iterator[_Rule]:
     yield _Rule(curve, "curve.range", f"{LOOP}, all 255", OUR_CURVE, 150, True)
     road = "stores to .csv.gz in one thread, times as fast as the PNG way"
     yield _Rule(road, "submission.one", PNG, one_thread(best), 80, True)
-    for count in options.counts:
-        if count != STANDARD_MEMBERS:
-            yield _Rule(f"the same with {count} members", f"members.{count}", PNG, one_thread(best), 80, True)
     yield _Rule(
         f"{threads} threads, beside {threads} processes of one thread (1 = as fast)",
         "submission.threads",
