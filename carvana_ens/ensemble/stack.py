@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
 from carvana_ens.core.blend import StackedCodes
 from carvana_ens.core.scratch import Scratch
 from carvana_ens.store.store import ProbabilityStore
+from carvana_ens.types import Codes
 
 
 class MapStack:
@@ -34,13 +36,19 @@ class MapStack:
         size = first.sizes[first.index[image_id]]
         pixels = size.height * size.width
         stack: StackedCodes = self._scratch.array("stack", len(self._stores) * pixels, self._dtype).reshape(-1, pixels)
-        for store, codes in zip(self._stores, stack, strict=True):
-            row = codes.reshape(size)
-            step = self.full_scale // store.full_scale
-            if step == 1:
-                store.read_into(image_id, row)
-            else:
-                narrow = self._scratch.array("narrow", pixels, np.uint8).reshape(size)
-                store.read_into(image_id, narrow)
-                np.multiply(narrow, step, out=row, dtype=self._dtype)
+        rests = [
+            self._begin(store, image_id, row.reshape(size)) for store, row in zip(self._stores, stack, strict=True)
+        ]
+        for rest in rests:
+            rest()
         return stack
+
+    def _begin(self, store: ProbabilityStore, image_id: str, row: Codes) -> Callable[[], None]:
+        if store.full_scale == self.full_scale:
+            return store.begin(image_id, row)
+        return partial(self._widen, store, image_id, row)
+
+    def _widen(self, store: ProbabilityStore, image_id: str, row: Codes) -> None:
+        narrow = self._scratch.array("narrow", row.size, np.uint8).reshape(row.shape)
+        store.read_into(image_id, narrow)
+        np.multiply(narrow, self.full_scale // store.full_scale, out=row, dtype=self._dtype)
