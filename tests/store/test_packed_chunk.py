@@ -303,7 +303,7 @@ def test_a_header_that_lies_under_a_right_checksum(changes):
                 amount = int(entries[number][field]) + amount
             elif kind == "far" and field not in PLACES:
                 amount = 2**32 - 1
-            entries[number][field] = max(amount, 0)
+            entries[number][field] = min(max(amount, 0), np.iinfo(entries.dtype[field]).max)
 
     lying = resealed(data, len(maps), change)
     tracemalloc.start()
