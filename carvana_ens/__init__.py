@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from carvana_ens.model import MemberConfig as MemberConfig
     from carvana_ens.model import Model as Model
     from carvana_ens.model import NoOptions as NoOptions
+    from carvana_ens.model import Recipe as Recipe
     from carvana_ens.model import Samples as Samples
     from carvana_ens.model import option as option
     from carvana_ens.project import Project as Project
@@ -57,6 +58,7 @@ _HOMES = {
     "NoOptions": "model",
     "ProbabilityStore": "store.store",
     "Project": "project",
+    "Recipe": "model",
     "Samples": "model",
     "Size": "types",
     "StoreWriter": "store.writer",

@@ -149,6 +149,24 @@ def option(default: Any, help: str, *, path: bool = False) -> Any:
     return field(default=default, metadata={"help": help, "path": path})
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """A named set of option values, as somebody trained the model with them.
+
+    help: one line: whose it is, and what of it cannot be had here. size, tta: of the member, where the recipe has its
+    own. options: plain JSON values, which ``add-model --recipe`` writes into ensemble.toml; see ``recipes_of``.
+    """
+
+    help: str
+    size: Size | None = None
+    tta: tuple[str, ...] = ()
+    options: Mapping[str, Json] = field(default_factory=dict)
+
+
+MODERN = "modern"
+"""The recipe that every model with options has."""
+
+
 def path_options(cls: type) -> list[str]:
     """Names of the options of a dataclass that were declared with ``path=True``."""
     return [f.name for f in dataclasses.fields(cls) if f.metadata.get("path", False)]
@@ -165,6 +183,8 @@ class Model:
         trainable: whether ``fit`` is implemented.
         size: the default input size; None runs on each photo's own grid.
         batch_size: photos that ``predict`` is given at once (context "image").
+        recipes: named option values, as somebody trained it. One named "modern" changes what the recipe of that name
+            has anyway: every option with its default.
     """
 
     Options: ClassVar[type] = NoOptions
@@ -173,6 +193,7 @@ class Model:
     trainable: ClassVar[bool] = False
     size: ClassVar[Size | None] = None
     batch_size: ClassVar[int] = 1
+    recipes: ClassVar[Mapping[str, Recipe]] = {}
 
     def __init__(self, config: MemberConfig) -> None:
         """Checks the options; heavy work waits for ``load``.
@@ -210,6 +231,28 @@ class Model:
     def count_parameters(self) -> int:
         """Number of trainable parameters; 0 for a model that has none."""
         return 0
+
+
+def recipes_of(model: type[Model]) -> dict[str, Recipe]:
+    """The recipes of a model by name: first "modern", which names every option, then those that the model declares."""
+    own = dict(model.recipes)
+    modern = own.pop(MODERN, Recipe("the defaults of this version, every one written out"))
+    whole = options_json(model.Options()) | dict(modern.options)
+    return {MODERN: dataclasses.replace(modern, options=whole), **own} if whole or own else {}
+
+
+def find_recipe(model: type[Model], name: str) -> Recipe:
+    """A recipe of a model.
+
+    Raises:
+        UsageError: it has none of this name; names the nearest.
+    """
+    known = recipes_of(model)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(known) or 'none'}"
+        raise UsageError(f"recipe {name!r} is unknown to this model: {hint}")
+    return known[name]
 
 
 def parse_options(cls: type, values: Mapping[str, Json]) -> Any:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @click.option("--out-of-fold", is_flag=True, help="You say that --checkpoint has not seen the training photos.")
 @click.option("--like", metavar="MEMBER", help="Use the checkpoints of MEMBER, at another --size.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the training.")
+@click.option("--recipe", metavar="NAME", help="Option values of one of the model's recipes; models MODEL lists them.")
 @click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE", help="Option of the model; see models NAME.")
 @click.pass_context
 def command(
@@ -40,6 +41,7 @@ def command(
     out_of_fold: bool,
     like: str | None,
     seed: int,
+    recipe: str | None,
     settings: tuple[str, ...],
 ) -> None:
     """Add a member: a configured MODEL. Comments in ensemble.toml are kept.
@@ -47,6 +49,7 @@ def command(
     \b
     Example:
       carvana-ens add-model unet-256 --size 256x384 --tta hflip --set epochs=20
+      carvana-ens add-model linknet34 --recipe s2-linknet34-fma --set epochs=20
       carvana-ens add-model timm-unet --name mobilenet --set encoder=mobilenetv2_100 --folds 5
       carvana-ens add-model --like mobilenet --name mobilenet_large --size 640x960
     """
@@ -72,6 +75,7 @@ def command(
         out_of_fold=out_of_fold,
         like=like,
         seed=seed,
+        recipe=recipe,
         options=options,
     )
     click.echo(f"added member {config.name} (model {config.model}, folds {config.folds})")

@@ -14,7 +14,7 @@ from carvana_ens.data.images import ImageFolder
 from carvana_ens.data.masks import open_masks
 from carvana_ens.errors import DataError, UsageError
 from carvana_ens.files import sha256_file
-from carvana_ens.model import TTA, MemberConfig, parse_options, path_options
+from carvana_ens.model import TTA, MemberConfig, Model, Recipe, find_recipe, parse_options, path_options
 from carvana_ens.project import (
     IMPORTED,
     DataConfig,
@@ -87,12 +87,15 @@ def add_model(
     out_of_fold: bool = False,
     like: str | None = None,
     seed: int = 0,
+    recipe: str | None = None,
     options: Mapping[str, str] | None = None,
 ) -> MemberConfig:
     """Adds a member to ensemble.toml after checking that its plugin loads and takes its options.
 
+    recipe: one of the model's; its values are written out, ``options``, ``size`` and ``tta`` go before them.
+
     Raises:
-        UsageError: options that contradict each other or the model, or a name that is taken.
+        UsageError: options that contradict each other or the model, an unknown recipe, or a name that is taken.
         PluginError: the model is not installed, or broken.
     """
     if like is not None:
@@ -101,7 +104,8 @@ def add_model(
             raise UsageError(f"member {like} has imported maps and no checkpoints: --like needs a member with a model")
         if other.like is not None:
             raise UsageError(f"member {like} is itself like {other.like}: use --like {other.like}")
-        if options or folds is not None or checkpoint is not None or (model is not None and model != other.model):
+        own = options or recipe is not None or folds is not None or checkpoint is not None
+        if own or (model is not None and model != other.model):
             raise UsageError(f"--like {like} takes model, options, folds and checkpoint from {like}: leave them out")
         if size is None:
             raise UsageError(f"--like {like} makes the same checkpoints a member at another size: give --size HxW")
@@ -112,13 +116,8 @@ def add_model(
         if augmentation not in TTA or tta.count(augmentation) > 1:
             raise UsageError(f"--tta {augmentation} is unknown or doubled: use each of {', '.join(TTA)} at most once")
     kind, _ = load_model(model)
-    given: dict[str, Json] = {}
-    if options:
-        parsed = parse_options(kind.Options, options)
-        given = {key: getattr(parsed, key) for key in options}
-        for key in path_options(kind.Options):
-            if given.get(key) and Path(given[key]).is_file():
-                given[key] = _relative(Path(given[key]), project.root)
+    chosen = Recipe("") if recipe is None else find_recipe(kind, recipe)
+    given = _options(kind, {**chosen.options, **(options or {})}, project.root)
     if folds is not None:
         if not kind.trainable or checkpoint is not None:
             reason = f"model {model} is not trained" if checkpoint is None else "a --checkpoint is not trained again"
@@ -138,8 +137,8 @@ def add_model(
     config = MemberConfig(
         name=name or model.rpartition(":")[2],
         model=model,
-        size=size,
-        tta=tta,
+        size=size or chosen.size,
+        tta=tta or chosen.tta,
         folds="default" if folds is None else table_name(project, folds),
         checkpoint=relative,
         sha256=sha256,
@@ -151,6 +150,18 @@ def add_model(
     configured(kind, config, project.root)  # a combination that the model refuses is refused now
     add_member(project, config, folds)
     return config
+
+
+def _options(kind: type[Model], values: Mapping[str, Json], root: Path) -> dict[str, Json]:
+    """The values as ensemble.toml has them: checked, and files relative to the project."""
+    if not values:
+        return {}
+    parsed = parse_options(kind.Options, values)
+    given = {key: getattr(parsed, key) for key in values}
+    for key in path_options(kind.Options):
+        if given.get(key) and Path(given[key]).is_file():
+            given[key] = _relative(Path(given[key]), root)
+    return given
 
 
 def remove_model(project: Project, name: str) -> list[Path]:

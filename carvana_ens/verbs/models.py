@@ -15,7 +15,7 @@ import platformdirs
 
 from carvana_ens.errors import CarvanaEnsError
 from carvana_ens.files import digest, write_json
-from carvana_ens.model import Context, MemberConfig
+from carvana_ens.model import Context, MemberConfig, Recipe, find_recipe, recipes_of
 from carvana_ens.registry import Entry, check_models, list_models, load_model
 from carvana_ens.types import Json
 from carvana_ens.verbs.plugin_calls import calling, configured
@@ -50,6 +50,17 @@ class OptionDescription:
 
 
 @dataclass(frozen=True)
+class RecipeDescription:
+    """A recipe of a model with all that it sets; see ``carvana_ens.model.Recipe``."""
+
+    name: str
+    help: str
+    size: str | None
+    tta: list[str]
+    options: dict[str, Json]
+
+
+@dataclass(frozen=True)
 class ModelDescription:
     """parameters: the number of trainable parameters, with the default options."""
 
@@ -63,6 +74,7 @@ class ModelDescription:
     context: Context
     size: str | None
     options: list[OptionDescription]
+    recipes: list[RecipeDescription]
 
 
 def models(check: bool = False) -> InstalledModels:
@@ -110,7 +122,23 @@ def describe(name: str) -> ModelDescription:
             OptionDescription(field.name, str(hints[field.name]), field.default, field.metadata.get("help", ""))
             for field in dataclasses.fields(model.Options)
         ],
+        recipes=[_described(name, recipe) for name, recipe in recipes_of(model).items()],
     )
+
+
+def describe_recipe(name: str, recipe: str) -> RecipeDescription:
+    """One recipe of a model, which is imported for it.
+
+    Raises:
+        PluginError: unknown or broken model.
+        UsageError: the model has no such recipe.
+    """
+    return _described(recipe, find_recipe(load_model(name)[0], recipe))
+
+
+def _described(name: str, recipe: Recipe) -> RecipeDescription:
+    size = None if recipe.size is None else str(recipe.size)
+    return RecipeDescription(name, recipe.help, size, list(recipe.tta), dict(recipe.options))
 
 
 def _memory() -> Path:

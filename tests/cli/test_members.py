@@ -50,6 +50,22 @@ def test_options_and_settings(project):
     }
 
 
+def test_a_recipe_is_written_out_and_what_is_set_goes_before_it(project):
+    project.did("add-model", "bright-cut", "--recipe", "dusk")
+    project.did("add-model", "bright-cut", "--name", "b", "--recipe", "dusk", "--set", "soft=3", "--size", "48x72")
+    project.did("add-model", "bright-cut", "--name", "c", "--recipe", "modern")
+    assert members(project) == {
+        "bright-cut": {
+            "model": "bright-cut",
+            "size": "24x36",
+            "tta": ["hflip"],
+            "options": {"cut": 80.0, "soft": 6.5},
+        },
+        "b": {"model": "bright-cut", "size": "48x72", "tta": ["hflip"], "options": {"cut": 80.0, "soft": 3.0}},
+        "c": {"model": "bright-cut", "options": {"cut": 120.0, "soft": 9.0, "pause": 0.0}},
+    }
+
+
 def test_like_uses_the_checkpoints_of_another_member(project):
     project.did("add-model", "learned-cut", "--name", "small", "--size", "24x36", "--set", "epochs=1")
     project.did("add-model", "--like", "small", "--name", "large", "--size", "48x72")
@@ -70,6 +86,7 @@ def test_like_uses_the_checkpoints_of_another_member(project):
         (["--like", "smal", "--size", "24x36"], "did you mean 'small'?"),
         (["--like", "small", "--size", "24x36", "--set", "epochs=2"], "leave them out"),
         (["--like", "small", "--size", "24x36", "--folds", "2"], "leave them out"),
+        (["--like", "small", "--size", "24x36", "--recipe", "modern"], "leave them out"),
         (["bright-cut", "--like", "small", "--size", "24x36"], "leave them out"),
         (["--like", "large", "--size", "24x36", "--name", "huge"], "--like small"),
         (["--like", "maps", "--size", "24x36", "--name", "huge"], "imported"),
@@ -154,6 +171,9 @@ def test_folds_and_holdout_make_second_tables(world):
         (["bright-cut", "--set", "soft=0"], "option soft is 0.0"),
         (["learned-cut", "--set", "epochs=1.5"], "whole number"),
         (["faulty", "--set", "how=never"], "one of nan"),
+        (["bright-cut", "--recipe", "dask"], "did you mean 'dusk'?"),
+        (["learned-cut", "--recipe", "xyz"], "it has: modern"),
+        (["bright-cut", "--recipe", "dusk", "--set", "soft=0"], "option soft is 0.0"),
         (["bright-cut", "--set", "cut"], "'cut'"),
         (["bright-cut", "--set", "=3"], "'=3'"),
         (["bright-cut", "--set", "cut=3", "--set", "cut=4"], "'cut=4'"),

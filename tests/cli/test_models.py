@@ -30,6 +30,25 @@ def test_one_model_with_its_options(listed):
     assert (document["parameters"], document["trainable"], document["context"]) == (0, False, "image")
 
 
+def test_the_recipes_of_one_model(listed):
+    assert "modern  sharper than the defaults\n  dusk    for dim photos" in listed.run("models", "bright-cut").out
+    document = json.loads(listed.run("models", "bright-cut", "--json").out)
+    assert [recipe["name"] for recipe in document["recipes"]] == ["modern", "dusk"]
+    dusk = {"name": "dusk", "help": "for dim photos", "size": "24x36", "tta": ["hflip"]}
+    dusk["options"] = {"cut": 80, "soft": 6.5}
+    assert document["recipes"][1] == dusk
+    shown = listed.run("models", "bright-cut", "--recipe", "dusk").out
+    assert [line.split() for line in shown.splitlines()[1:]] == [
+        ["size", "24x36"],
+        ["tta", "hflip"],
+        ["cut", "80"],
+        ["soft", "6.5"],
+    ]
+    assert json.loads(listed.run("models", "bright-cut", "--recipe", "dusk", "--json").out) == dusk
+    assert "did you mean 'dusk'?" in listed.run("models", "bright-cut", "--recipe", "duks").error
+    assert "name the model" in listed.run("models", "--recipe", "dusk").error
+
+
 def test_broken_and_unknown_models(listed):
     assert "no_such_module_at_all" in listed.run("models", "broken").error
     assert "did you mean 'bright-cut'?" in listed.run("models", "bright-cat").error

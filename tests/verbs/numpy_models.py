@@ -10,11 +10,11 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
-from carvana_ens import FitResult, Model, option
+from carvana_ens import FitResult, Model, Recipe, Size, option
 
 
 def log(*words):
@@ -39,6 +39,10 @@ class BrightCut(Model):
     """The object is what is bright."""
 
     Options = CutOptions
+    recipes: ClassVar = {
+        "dusk": Recipe("for dim photos", size=Size(24, 36), tta=("hflip",), options={"cut": 80, "soft": 6.5}),
+        "modern": Recipe("sharper than the defaults", options={"soft": 9.0}),
+    }
 
     def predict(self, batch):
         log("predict", self.config.name, *batch.ids)
