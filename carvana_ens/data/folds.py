@@ -5,13 +5,14 @@ A table is made once, kept as a file, and is the only truth about who has seen w
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias, get_args
 
+from carvana_ens.data.stratify import dealt, shuffled
 from carvana_ens.errors import DataError, ProjectError, UsageError
 from carvana_ens.files import digest as json_digest
 from carvana_ens.files import write_json
@@ -21,13 +22,18 @@ SCHEMA = 1
 NEVER = -1
 """The fold of a group that is always trained on and never held out."""
 
+Rule: TypeAlias = Literal["rank", "histogram"]
+"""How groups go to folds by their mask area; see ``make_folds``."""
+RULES = get_args(Rule)
+
 
 @dataclass(frozen=True)
 class FoldTable:
     """Assigns each group to the fold that holds it out.
 
     name: as the project calls it. folds: their number K. holdout: the share of groups held out when K is 1, else
-    None. seed: what the table was drawn with. assignment: fold 0..K-1 of each group, or ``NEVER``.
+    None. seed: what the table was drawn with. assignment: fold 0..K-1 of each group, or ``NEVER``. rule: of the
+    drawing. by_view: the view whose mask area it went by; None: all views.
     """
 
     name: str
@@ -35,6 +41,8 @@ class FoldTable:
     holdout: float | None
     seed: int
     assignment: Mapping[str, int]
+    rule: Rule = "rank"
+    by_view: str | None = None
 
     @property
     def digest(self) -> str:
@@ -87,7 +95,11 @@ class FoldTable:
         return table
 
     def _content(self) -> dict[str, Json]:
+        # left out as long as they say nothing new, so that tables from before they existed keep their digest
+        later = {"rule": self.rule} if self.rule != "rank" else {}
+        later |= {"by_view": self.by_view} if self.by_view is not None else {}
         return {
+            **later,
             "name": self.name,
             "folds": self.folds,
             "holdout": self.holdout,
@@ -108,14 +120,21 @@ class FoldTable:
 
 
 def make_folds(
-    name: str, areas: Mapping[str, float], folds: int, holdout: float | None = None, seed: int = 0
+    name: str,
+    areas: Mapping[str, float],
+    folds: int,
+    holdout: float | None = None,
+    seed: int = 0,
+    *,
+    rule: Rule = "rank",
+    by_view: str | None = None,
 ) -> FoldTable:
     """Draws a fold table in which every fold has small and large objects alike.
 
-    As the winners of the Carvana challenge did (the albu part of asanakoy/kaggle_carvana_segmentation): the groups in
-    the order of their mask area, ties by name, go to the folds in turn, fold = rank % K. With a seed other than 0,
-    each run of K neighbours in that order is shuffled first. One fold with a hold-out takes one group out of each of
-    n equal stretches of that order.
+    Both rules are of winners of the Carvana challenge (asanakoy/kaggle_carvana_segmentation). ``rank``, albu's: the
+    groups in the order of their mask area, ties by name, go to the folds in turn, fold = rank % K. With a seed other
+    than 0, each run of K neighbours in that order is shuffled first. One fold with a hold-out takes one group out of
+    each of n equal stretches of that order. ``histogram``, asanakoy's: see :func:`carvana_ens.data.stratify.dealt`.
 
     Args:
         name: of the table.
@@ -124,9 +143,11 @@ def make_folds(
         holdout: for K = 1, and only then: the share of the groups to hold out, in (0, 1). At least one group is held
             out and at least one is not.
         seed: the same on every machine.
+        rule: how groups go to folds; ``histogram`` for two folds or more.
+        by_view: whose areas these are, for the record; None: of all views together.
 
     Raises:
-        UsageError: folds and holdout that cannot be meant together or for so few groups.
+        UsageError: no such rule, or folds and holdout that cannot be meant together or for so few groups.
         DataError: no groups, or an area that is negative or not finite.
     """
     for group, area in areas.items():
@@ -136,17 +157,32 @@ def make_folds(
         raise DataError(f"fold table {name!r} cannot be made: there are no groups")
     if folds < 1 or folds > len(areas):
         raise UsageError(f"{folds} folds cannot be made of {len(areas)} groups: ask for 1..{len(areas)}")
+    check_rule(rule, folds)
     ranked = sorted(areas, key=lambda group: (areas[group], group))
     if folds == 1:
-        return FoldTable(name, 1, holdout, seed, _hold_out(ranked, holdout, seed))
+        return FoldTable(name, 1, holdout, seed, _hold_out(ranked, holdout, seed), by_view=by_view)
     if holdout is not None:
         raise UsageError(f"{folds} folds and a hold-out of {holdout} cannot be meant together: give one of them")
+    if rule == "histogram":
+        return FoldTable(name, folds, None, seed, dealt(areas, folds, seed), rule, by_view)
     assignment = {
         group: fold
         for start in range(0, len(ranked), folds)
         for fold, group in enumerate(_shuffled(ranked[start : start + folds], seed))
     }
-    return FoldTable(name, folds, None, seed, assignment)
+    return FoldTable(name, folds, None, seed, assignment, rule, by_view)
+
+
+def check_rule(rule: str, folds: int | None) -> None:
+    """Refuses a rule that is none, or that does not go with the number of folds (None: not yet known).
+
+    Raises:
+        UsageError: the same.
+    """
+    if rule not in RULES:
+        raise UsageError(f"{rule!r} is no rule to make folds by: take one of {', '.join(RULES)}")
+    if rule == "histogram" and folds == 1:
+        raise UsageError("rule histogram deals groups to two folds or more: take rule rank for one hold-out")
 
 
 def write_folds(path: Path, table: FoldTable) -> None:
@@ -193,10 +229,8 @@ def _hold_out(ranked: list[str], holdout: float | None, seed: int) -> dict[str, 
 
 
 def _shuffled(groups: list[str], seed: int) -> list[str]:
-    """The groups in an order that depends on the seed alone, whatever the version of Python; seed 0: as they are."""
-    if seed == 0:
-        return groups
-    return sorted(groups, key=lambda group: hashlib.sha256(f"{seed}:{group}".encode()).digest())
+    """The groups in an order that the seed draws; seed 0: as they are."""
+    return groups if seed == 0 else shuffled(groups, seed)
 
 
 def _from_content(document: dict[str, Json]) -> FoldTable:
@@ -210,4 +244,10 @@ def _from_content(document: dict[str, Json]) -> FoldTable:
         type(fold) is int and NEVER <= fold < folds for fold in assignment.values()
     ):
         raise ProjectError(f"fold table {name!r} needs an assignment of each group to 0..{folds - 1}: restore the file")
-    return FoldTable(name, folds, holdout, seed, assignment)
+    rule, by_view = document.get("rule", "rank"), document.get("by_view")
+    if rule not in RULES or not (by_view is None or isinstance(by_view, str)):
+        raise ProjectError(
+            f"fold table {name!r} was made by rule {rule!r} of view {by_view!r}, which this version does not know: "
+            f"restore the file, or upgrade carvana-ens"
+        )
+    return FoldTable(name, folds, holdout, seed, assignment, rule, by_view)

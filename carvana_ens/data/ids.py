@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from carvana_ens.errors import DataError, UsageError
@@ -65,19 +65,61 @@ def groups(ids: Iterable[str], pattern: str | None = None) -> dict[str, str]:
         UsageError: no regular expression, or one that does not say which capture group is meant.
         DataError: an id that the pattern does not match, or whose group would be empty.
     """
+    return {image_id: match[which] for image_id, match, which in _matches(ids, pattern)}
+
+
+def views(ids: Iterable[str], pattern: str | None = None) -> dict[str, str]:
+    """The view of each id: what stands behind its group, without ``_``, ``-``, ``.`` or blanks before it.
+
+    ``a_01`` gives ``01``; an id that is all group gives an empty text. Arguments and errors as for ``groups``.
+    """
+    return {image_id: image_id[match.end(which) :].lstrip("_-. ") for image_id, match, which in _matches(ids, pattern)}
+
+
+def photos_of_view(view: str, groups: Mapping[str, str], views: Mapping[str, str]) -> dict[str, str]:
+    """The id of the one photo that each group has of a view.
+
+    Args:
+        view: as ``views`` gives it.
+        groups: the group of each id.
+        views: the view of each id.
+
+    Raises:
+        DataError: a group that has no such photo, or several; names it and what views there are.
+    """
+    found: dict[str, str] = {}
+    for image_id, group in groups.items():
+        if views[image_id] == view:
+            if group in found:
+                raise DataError(f"group {group!r} has two photos of view {view!r}: {found[group]!r} and {image_id!r}")
+            found[group] = image_id
+    missing = sorted(set(groups.values()) - found.keys())
+    if missing:
+        raise DataError(
+            f"{len(missing)} groups have no photo of view {view!r}, first {missing[0]!r}: a view is what an id has "
+            f"behind its group, here {listed(views.values())}"
+        )
+    return found
+
+
+def listed(texts: Iterable[str], most: int = 5) -> str:
+    """Different texts for a message, the first few of them."""
+    distinct = sorted(set(texts))
+    return ", ".join(map(repr, distinct[:most])) + (", ..." if len(distinct) > most else "")
+
+
+def _matches(ids: Iterable[str], pattern: str | None) -> Iterator[tuple[str, re.Match[str], str | int]]:
+    """Each id with the match of the pattern and the capture group that is its group."""
     expression = _compile(DEFAULT_GROUP if pattern is None else pattern)
     which: str | int = "group" if "group" in expression.groupindex else 1
-    result = {}
     for image_id in ids:
         match = expression.fullmatch(image_id)
-        group = match[which] if match else None
-        if not group:
+        if match is None or not match[which]:
             raise DataError(
                 f"the group pattern {expression.pattern!r} finds no group in image id {image_id!r}: it must match "
                 f"the whole id of every photo"
             )
-        result[image_id] = group
-    return result
+        yield image_id, match, which
 
 
 def _compile(pattern: str) -> re.Pattern[str]:
