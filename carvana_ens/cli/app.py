@@ -17,6 +17,7 @@ COMMANDS = {
     "import": "import_maps",
     "export": "export",
     "train": "train",
+    "history": "history",
     "predict": "predict",
     "pack": "pack",
     "tune": "tune",

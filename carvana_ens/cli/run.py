@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from carvana_ens.cli.common import FILE, device_option, open_project, say, threads_option, track
-from carvana_ens.cli.train import report_epoch
+from carvana_ens.cli.train import LiveLine
 
 
 @click.command(short_help="Train, predict, tune and blend in one go.")
@@ -24,6 +24,16 @@ def command(ctx: click.Context, output: Path, device: str, threads: int | None) 
     """
     from carvana_ens.verbs.run import run
 
-    done = run(open_project(ctx), output, device=device, threads=threads, say=say, report=report_epoch, track=track)
+    project, live = open_project(ctx), LiveLine()
+    done = run(
+        project,
+        output,
+        device=device,
+        threads=threads,
+        say=say,
+        report=live.epoch,
+        watch=live.step,
+        track=track,
+    )
     used = ", ".join(f"{name} {weight}" for name, weight in done.weights.items())
     click.echo(f"wrote {output}: {done.images} images, weights {used}, threshold {done.threshold}")

@@ -20,7 +20,7 @@ from carvana_ens.errors import TrainingError
 from carvana_ens.files import write_text
 from carvana_ens.learn.checkpoints import fit_parameters, read_header, read_tensors, write_tensors
 from carvana_ens.learn.epochs import StageRun, Watch
-from carvana_ens.learn.history import WatchedTask, history_text, scores, unwatched, waited
+from carvana_ens.learn.history import HISTORY, WatchedTask, history_text, scores, unwatched, waited
 from carvana_ens.learn.optimisers import kind_after
 from carvana_ens.learn.parallel import team_here
 from carvana_ens.learn.recipe import TorchOptions
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 LAST = "last.safetensors"
 BEST = "best.safetensors"
-HISTORY = "history.csv"
 
 
 def train(model: TorchModel, task: FitTask) -> FitResult:

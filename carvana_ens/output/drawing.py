@@ -159,7 +159,7 @@ def laid_out(lines: Sequence[Sequence[Cell | None]], font_size: int) -> Pictures
         for column, cell in enumerate(line):
             widths[column] = max(widths[column], 0 if cell is None else cell.pixels.shape[1])
     heights = [max(0 if cell is None else cell.pixels.shape[0] for cell in line) for line in lines]
-    captioned = sum(_font(font_size).getmetrics()) + 4
+    captioned = sum(caption_font(font_size).getmetrics()) + 4
     captions = [captioned if any(cell is not None and cell.caption for cell in line) else 0 for line in lines]
     width = sum(widths) + GAP * (len(widths) + 1)
     height = sum(heights) + sum(captions) + GAP * (len(lines) + 1)
@@ -171,7 +171,7 @@ def laid_out(lines: Sequence[Sequence[Cell | None]], font_size: int) -> Pictures
         for cell, column_width in zip(line, widths, strict=False):
             if cell is not None:
                 caption = fitted(cell.caption, column_width, font_size)
-                draw.text((left, top), caption, fill=INK, font=_font(font_size))
+                draw.text((left, top), caption, fill=INK, font=caption_font(font_size))
                 sheet.paste(Pictures.fromarray(cell.pixels), (left, top + caption_height))
             left += column_width + GAP
         top += caption_height + line_height + GAP
@@ -180,7 +180,7 @@ def laid_out(lines: Sequence[Sequence[Cell | None]], font_size: int) -> Pictures
 
 def fitted(text: str, width: int, font_size: int) -> str:
     """The text, its middle replaced by an ellipsis until it is at most ``width`` pixels wide."""
-    font = _font(font_size)
+    font = caption_font(font_size)
     if font.getlength(text) <= width:
         return text
     for kept in range(len(text) - 1, 0, -1):
@@ -192,7 +192,12 @@ def fitted(text: str, width: int, font_size: int) -> str:
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def caption_font(size: int) -> ImageFont.FreeTypeFont:
+    """The font of captions, ``size`` pixels high.
+
+    Raises:
+        UsageError: this Pillow has none that scales.
+    """
     font = ImageFont.load_default(size)
     if not isinstance(font, ImageFont.FreeTypeFont):  # pragma: no cover - a Pillow built without FreeType
         raise UsageError("this Pillow has no FreeType and cannot write captions: install Pillow's own wheel")

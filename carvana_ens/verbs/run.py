@@ -22,9 +22,11 @@ def run(
     threads: int | None = None,
     say: Say = unsaid,
     report: Report = unreported,
+    watch: Report = unreported,
     track: Track = untracked,
 ) -> Blended:
-    """Every step of the project up to ``output``; each keeps what an earlier run finished.
+    """Every step of the project up to ``output``; each keeps what an earlier run finished. ``report`` and ``watch``
+    as in ``train``.
 
     Raises:
         ProjectError: the project has no masks to tune with, or no test photos.
@@ -36,7 +38,7 @@ def run(
             f"{project.file} needs data.images, data.masks and data.test for run: use blend for maps alone"
         )
     say("train")
-    train(project, device=device, say=say, report=report, track=track)
+    train(project, device=device, say=say, report=report, watch=watch, track=track)
     say("predict")
     predict(project, device=device, say=say, track=track)
     say("tune")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from carvana_ens.data.folds import FoldTable
-from carvana_ens.errors import PluginError, StaleError, UsageError
+from carvana_ens.errors import PluginError, StaleError, TrainingError, UsageError
 from carvana_ens.files import digest, sha256_file, write_json
 from carvana_ens.learn.history import WatchedTask
 from carvana_ens.learn.parallel import Team, team_here
@@ -22,8 +22,10 @@ from carvana_ens.project import IMPORTED, Project
 from carvana_ens.registry import load_model
 from carvana_ens.store.lock import WriterLock
 from carvana_ens.types import Json, Say, Track, unsaid, untracked
+from carvana_ens.verbs.history import draw_member
 from carvana_ens.verbs.plugin_calls import calling, configured
 from carvana_ens.verbs.runs import recorded
+from carvana_ens.verbs.training_data import training_samples, training_stamp
 from carvana_ens.verbs.workspace import Workspace
 
 DONE = "done.json"
@@ -62,7 +64,8 @@ def train(
     """Trains the named members (default: all), all folds or one.
 
     A finished fold is not trained again; with ``fresh`` it is. Members that need no training are passed over, with a
-    line that says so when they were named. ``report`` is told of each epoch, ``watch`` of each step (torch networks).
+    line that says so when they were named. What is known of a member's epochs is drawn into its folder of checkpoints.
+    ``report`` is told of each epoch, ``watch`` of each step (torch networks).
 
     Raises:
         UsageError: unknown member, or a fold that its table does not have.
@@ -78,8 +81,18 @@ def train(
             say(f"{config.name}: nothing to train ({reason})")
             continue
         table = team.of_first(lambda name=config.folds: job.workspace.fold_table(name))  # type: ignore[misc]
-        results.extend(job.fold(config, table, number) for number in chosen_folds(config, table, fold))
+        folds = [job.fold(config, table, number) for number in chosen_folds(config, table, fold)]
+        if team.first and any(fold_model.new for fold_model in folds):
+            _draw(project, config.name, say)
+        results += folds
     return results
+
+
+def _draw(project: Project, member: str, say: Say) -> None:
+    try:
+        draw_member(project, member)
+    except TrainingError as error:
+        say(f"{member}: its history is not drawn ({error})")
 
 
 def untrained_reason(config: MemberConfig) -> str | None:
@@ -115,7 +128,8 @@ def chosen_folds(config: MemberConfig, table: FoldTable, fold: int | None) -> ra
 
 
 def task_digest(workspace: Workspace, config: MemberConfig, table: FoldTable, fold: int) -> str:
-    """sha256 of everything that decides a fold model: model, size, options, seed, fold table, photos."""
+    """sha256 of everything that decides a fold model: model, size, options, seed, fold table, photos, what is mixed in.
+    """
     model, _ = load_model(config.model)
     options = options_json(configured(model, config).options)  # defaults included: a changed default is another task
     size = config.size or model.size
@@ -128,6 +142,7 @@ def task_digest(workspace: Workspace, config: MemberConfig, table: FoldTable, fo
             "folds": table.digest,
             "fold": fold,
             "data": workspace.training_digest,
+            **training_stamp(workspace, config),
         }
     )
 
@@ -177,10 +192,9 @@ class _Job:
 
     def _fit(self, config: MemberConfig, table: FoldTable, fold: int, folder: Path, task: str) -> FitResult:
         model, _ = load_model(config.model)
-        groups = self.workspace.groups
         fit = WatchedTask(
-            train=self.workspace.labelled(table.trained_on(fold, groups)),
-            valid=self.workspace.labelled(table.held_out(fold, groups)),
+            train=training_samples(self.workspace, config, table, fold),
+            valid=self.workspace.labelled(table.held_out(fold, self.workspace.groups)),
             directory=folder,
             digest=task,
             seed=config.seed * 1000 + fold,
