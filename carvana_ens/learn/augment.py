@@ -15,12 +15,10 @@ from torchvision.transforms.v2 import functional as transforms
 
 from carvana_ens.errors import TrainingError
 from carvana_ens.learn.augment_options import AugmentOptions
-from carvana_ens.learn.clahe import equalised
+from carvana_ens.learn.clahe import equalised_image
 from carvana_ens.learn.colour import hsv_added
 from carvana_ens.learn.warp import Fill, warped
 from carvana_ens.types import Size
-
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
 @dataclass(frozen=True)
@@ -118,7 +116,7 @@ def augment(images: Tensor, masks: Tensor, changes: Sequence[Change]) -> tuple[T
 
 def _changed(image: Tensor, mask: Tensor, change: Change) -> tuple[Tensor, Tensor]:
     if change.clahe:
-        image = equalised((image * 255).round().to(torch.uint8)).to(image.dtype) / 255
+        image = _equalised(image)
     if change.gray_object:
         image = image + mask * (transforms.rgb_to_grayscale_image(image, 3) - image)
     if change.paint is not None:
@@ -135,6 +133,11 @@ def _changed(image: Tensor, mask: Tensor, change: Change) -> tuple[Tensor, Tenso
         layers = _cut(layers, change.window, change.corner)
     image, mask = layers[:3], layers[3:]
     return _lit(image, change), mask if change.soft else (mask >= 0.5).to(mask.dtype)
+
+
+def _equalised(image: Tensor) -> Tensor:
+    levels = (image * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    return torch.from_numpy(equalised_image(levels)).permute(2, 0, 1).to(image) / 255
 
 
 def _cut(layers: Tensor, window: Size, corner: tuple[float, float]) -> Tensor:

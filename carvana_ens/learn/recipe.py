@@ -83,14 +83,29 @@ class MachineOptions:
             raise ValueError(f"option ahead is {self.ahead}: it must be at least 1")
 
 
+COLOURS = (
+    "what the network sees: rgb, bgr, hsv (hue, saturation, value, each 0..1), or one channel: gray (luma), mean (of "
+    "red, green and blue)"
+)
+NORMALISING = (
+    "unit: 0..1; less mean, by deviation: imagenet: ImageNet's; photo: each photo's own; fold: those of each channel "
+    "over the fold's training photos, kept in its checkpoint; batch: the mini-batch's, in prediction the group's"
+)
+
+
 @dataclass(frozen=True)
 class InputOptions:
-    """How a network sees photos, in training and in prediction."""
+    """How a network sees photos, in training and in prediction.
 
-    colour: Literal["rgb", "bgr", "gray"] = option("rgb", "what the network sees: rgb, bgr or gray (one channel)")
-    normalise: Literal["imagenet", "unit", "photo"] = option(
-        "imagenet", "imagenet: ImageNet's mean and deviation; unit: 0..1; photo: each photo's own mean and deviation"
+    Raises:
+        ValueError: ImageNet's numbers for colours that are no red, green and blue.
+    """
+
+    equalise: bool = option(
+        False, "contrast-limited histogram equalising of each photo (clip 2, 8x8 tiles, on Y of YUV) on its own grid"
     )
+    colour: Literal["rgb", "bgr", "gray", "mean", "hsv"] = option("rgb", COLOURS)
+    normalise: Literal["imagenet", "unit", "photo", "batch", "fold"] = option("imagenet", NORMALISING)
     pad: Literal["none", "zero", "edge", "reflect"] = option(
         "none",
         "none: photos are resized to the input size; zero, edge, reflect: they keep their pixels and get black, "
@@ -99,6 +114,16 @@ class InputOptions:
     pad_sides: Literal["after", "both"] = option(
         "after", "where padding lies: after (right and below), or both (half of it left and above)"
     )
+
+    def __post_init__(self) -> None:
+        if self.colour == "hsv" and self.normalise == "imagenet":
+            raise ValueError(
+                "option normalise is imagenet, whose mean and deviation are of red, green and blue, and colour is hsv: "
+                "set normalise to unit, photo, batch or fold"
+            )
+
+
+PARTS = (AugmentOptions, LossOptions, ScheduleOptions, OptimiserOptions, EpochOptions, MachineOptions, InputOptions)
 
 
 @dataclass(frozen=True)
@@ -114,7 +139,7 @@ class TorchOptions(
     """
 
     def __post_init__(self) -> None:
-        for part in (AugmentOptions, LossOptions, ScheduleOptions, OptimiserOptions, EpochOptions, MachineOptions):
+        for part in PARTS:
             part.__post_init__(self)
         if self.stages:
             stages_of(self)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from carvana_ens.errors import DataError
+from carvana_ens.learn.clahe import equalised_image
 from carvana_ens.learn.recipe import TorchOptions
 from carvana_ens.model import Model
 from carvana_ens.types import Image, Mask, ProbabilityMap, Size
@@ -35,8 +36,11 @@ def resize_image(image: Image, size: Size) -> Image:
     return np.array(Pillow.fromarray(image).resize((size.width, size.height), BILINEAR))
 
 
-def mask_cover(mask: Mask, size: Size) -> ProbabilityMap:
-    """(H, W) float32 on the grid ``size``: the part of each new pixel's area that the object covers."""
+def mask_cover(mask: Mask | ProbabilityMap, size: Size) -> ProbabilityMap:
+    """(H, W) float32 on the grid ``size``: the part of each new pixel's area that the object covers.
+
+    mask: bool, or float32 in [0, 1] where it is soft.
+    """
     cover = mask.astype(np.float32)
     if grid_of(mask) == size:
         return cover
@@ -60,8 +64,8 @@ class Fitting(Protocol):
     def image(self, image: Image, grid: Size, image_id: str) -> Image:
         """(H, W, 3) uint8 on the grid. Raises DataError, naming the photo, where it cannot be brought there."""
 
-    def cover(self, mask: Mask, grid: Size) -> ProbabilityMap:
-        """(H, W) float32 in [0, 1] on the grid: the part of each pixel that the object covers."""
+    def cover(self, mask: Mask | ProbabilityMap, grid: Size) -> ProbabilityMap:
+        """(H, W) float32 in [0, 1] on the grid: the part of each pixel that the object covers. A mask may be soft."""
 
     def back(self, values: ProbabilityMap, size: Size) -> ProbabilityMap:
         """(H, W) float32 values of the network's grid on that of a photo of this size."""
@@ -78,7 +82,7 @@ class Squash:
         """See ``resize_image``."""
         return resize_image(image, grid)
 
-    def cover(self, mask: Mask, grid: Size) -> ProbabilityMap:
+    def cover(self, mask: Mask | ProbabilityMap, grid: Size) -> ProbabilityMap:
         """See ``mask_cover``."""
         return mask_cover(mask, grid)
 
@@ -127,7 +131,7 @@ class Padding:
             )
         return np.pad(image, (*margins, (0, 0)), MODES[self.fill])
 
-    def cover(self, mask: Mask, grid: Size) -> ProbabilityMap:
+    def cover(self, mask: Mask | ProbabilityMap, grid: Size) -> ProbabilityMap:
         """The mask as 0 and 1, with its padding."""
         return np.pad(mask.astype(np.float32), self._margins(grid_of(mask), grid), MODES[self.fill])
 
@@ -142,6 +146,29 @@ class Padding:
         return tuple((0, n) if self.sides == "after" else (n // 2, n - n // 2) for n in added)
 
 
+@dataclass(frozen=True)
+class Equalised:
+    """Photos are equalised on their own grid, then go the way of ``fitting``."""
+
+    fitting: Fitting
+
+    def grid(self, size: Size) -> Size:
+        """That of ``fitting``."""
+        return self.fitting.grid(size)
+
+    def image(self, image: Image, grid: Size, image_id: str) -> Image:
+        """See ``clahe.equalised_image``."""
+        return self.fitting.image(equalised_image(image), grid, image_id)
+
+    def cover(self, mask: Mask | ProbabilityMap, grid: Size) -> ProbabilityMap:
+        """That of ``fitting``."""
+        return self.fitting.cover(mask, grid)
+
+    def back(self, values: ProbabilityMap, size: Size) -> ProbabilityMap:
+        """That of ``fitting``."""
+        return self.fitting.back(values, size)
+
+
 def input_rule(model: Model) -> tuple[Size | None, Fitting]:
     """The input size that photos are brought to (None: each photo's own), and the way there.
 
@@ -149,6 +176,10 @@ def input_rule(model: Model) -> tuple[Size | None, Fitting]:
     member's own size does.
     """
     options = model.options
-    if not isinstance(options, TorchOptions) or options.pad == "none":
-        return model.config.size or model.size, SQUASH
-    return model.config.size, Padding(options.pad, options.pad_sides, getattr(model, "divisor", 1))
+    size = model.config.size or model.size
+    fitting: Fitting = SQUASH
+    if not isinstance(options, TorchOptions):
+        return size, fitting
+    if options.pad != "none":
+        size, fitting = model.config.size, Padding(options.pad, options.pad_sides, getattr(model, "divisor", 1))
+    return size, Equalised(fitting) if options.equalise else fitting

@@ -11,15 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from carvana_ens.errors import TrainingError, UsageError
-from carvana_ens.learn.augment import LUMA
 from carvana_ens.learn.checkpoints import fit_parameters, read_parameters
+from carvana_ens.learn.normalise import Statistics, keep_statistics, kept_statistics, normalised, statistics_of
+from carvana_ens.learn.photos import Photos
 from carvana_ens.learn.recipe import TorchOptions
+from carvana_ens.learn.resize import input_rule
 from carvana_ens.learn.stages import stages_of
 from carvana_ens.model import Batch, FitResult, FitTask, MemberConfig, Model, Output
 from carvana_ens.types import ModelMaps, Size
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
 
 class TorchModel(Model):
@@ -47,6 +46,9 @@ class TorchModel(Model):
         last = stages_of(self.options)[-1].size
         if last is not None:  # what the network is trained for in the end is what it predicts at
             self.size = last  # type: ignore[misc]
+        if self.options.normalise == "batch":  # a map may depend on its group, and on nothing else beside it
+            self.context = "group"  # type: ignore[misc]
+        self._statistics: Statistics | None = None
         self._network: nn.Module | None = None
         self._device = torch.device("cpu")
 
@@ -66,15 +68,26 @@ class TorchModel(Model):
 
     @property
     def channels(self) -> int:
-        """Input channels of the network: 3, or 1 for option colour = gray."""
-        return 1 if self.options.colour == "gray" else 3
+        """Input channels of the network: 3, or 1 for option colour = gray or mean."""
+        return 1 if self.options.colour in ("gray", "mean") else 3
 
     def fresh_network(self, seed: int) -> nn.Module:
-        """A network to train: parameters drawn from ``seed``, then ``initialise``. Torch's own RNG is left alone."""
+        """A network to train: parameters drawn from ``seed``, then ``initialise``. Torch's own RNG is left alone.
+
+        Raises:
+            TrainingError: option normalise is fold, and the fold's photos were not seen: ``fit`` was not called.
+        """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = self.build()
             self.initialise(network)
+        if self.options.normalise == "fold":
+            if self._statistics is None:
+                raise TrainingError(
+                    f"member {self.config.name}: option normalise is fold, and an untrained network has no fold: "
+                    "train it, or set normalise to another value"
+                )
+            keep_statistics(network, self._statistics)
         return network
 
     def load(self, checkpoint: Path | None, device: str) -> None:
@@ -94,8 +107,12 @@ class TorchModel(Model):
         else:
             parameters = read_parameters(checkpoint)
             network = self.build()
+            if self.options.normalise == "fold":
+                keep_statistics(network, Statistics(*torch.zeros(2, self.channels)))
             fit_parameters(network, parameters, checkpoint)
         self._network = place(network, self._device, self.options.channels_last).eval()
+        if self.options.normalise == "fold":
+            self._statistics = kept_statistics(self._network)
 
     def predict(self, batch: Batch) -> ModelMaps:
         """Logits (N, H, W) float32 on the grid of ``batch.images``, whatever that grid is."""
@@ -123,7 +140,7 @@ class TorchModel(Model):
         ``forward``.
         """
         height, width = images.shape[2:]
-        inputs = normalised(images, self.options)
+        inputs = normalised(images, self.options, self._statistics)
         down, right = -height % self.divisor, -width % self.divisor
         if down or right:
             inputs = functional.pad(inputs, (0, right, 0, down), mode="replicate")
@@ -144,32 +161,14 @@ class TorchModel(Model):
         """Trains one fold, resuming what a stopped run left in ``task.directory``; see ``learn.train``."""
         from carvana_ens.learn.train import train
 
+        if self.options.normalise == "fold" and task.train.ids:
+            self._statistics = statistics_of(Photos(task.train, *input_rule(self)), self.options.colour)
         return train(self, task)
 
     def count_parameters(self) -> int:
         """Number of trainable parameters; nothing of their size is allocated."""
         with torch.device("meta"):
             return sum(p.numel() for p in self.build().parameters() if p.requires_grad)
-
-
-def normalised(images: Tensor, options: TorchOptions) -> Tensor:
-    """(N, C, H, W) float as the network sees (N, 3, H, W) RGB in [0, 1]; C is 1 for gray, else 3.
-
-    "photo" takes each photo's own mean and deviation, not the batch's: a map must not depend on its neighbours.
-    """
-    mean, deviation = images.new_tensor(IMAGENET_MEAN), images.new_tensor(IMAGENET_DEVIATION)
-    if options.colour == "gray":
-        luma = images.new_tensor(LUMA)
-        images = (images * luma.view(1, 3, 1, 1)).sum(1, keepdim=True)
-        mean, deviation = (mean * luma).sum(0, keepdim=True), (deviation * luma).sum(0, keepdim=True)
-    elif options.colour == "bgr":
-        images, mean, deviation = images.flip(1), mean.flip(0), deviation.flip(0)
-    if options.normalise == "imagenet":
-        return (images - mean.view(1, -1, 1, 1)) / deviation.view(1, -1, 1, 1)
-    if options.normalise == "photo":
-        spread, centre = torch.std_mean(images, (1, 2, 3), correction=0, keepdim=True)
-        return (images - centre) / spread.clamp(min=1e-3)
-    return images
 
 
 def pick_device(name: str) -> torch.device:

@@ -194,9 +194,8 @@ class EnetOptions(TorchOptions):
         ValueError: an option out of its range.
     """
 
-    normalise: Literal["unit", "imagenet", "photo"] = option(
-        "unit",
-        "unit: 0..1, as its user on Carvana had it; imagenet: ImageNet's mean and deviation; photo: each photo's",
+    normalise: Literal["unit", "imagenet", "photo", "batch", "fold"] = option(
+        "unit", "unit: 0..1, as its author had it; imagenet, photo, batch, fold: less their mean, by their deviation"
     )
     upsampling: Literal["nearest", "unpooling"] = option(
         "nearest", "how the decoder doubles: nearest repeats pixels, unpooling returns them to the encoder's maxima"

@@ -68,9 +68,11 @@ def _doubling(inputs: int, outputs: int) -> nn.Module:
 class LinkNetOptions(EncoderOptions):
     """The recipe's options with the input rule of the authors, the weights that training starts from, a last layer."""
 
-    colour: Literal["bgr", "rgb", "gray"] = option("bgr", "what the network sees: bgr, rgb or gray (one channel)")
-    normalise: Literal["unit", "imagenet", "photo"] = option(
-        "unit", "unit: 0..1; imagenet: ImageNet's mean and deviation; photo: each photo's own"
+    colour: Literal["bgr", "rgb", "gray", "mean", "hsv"] = option(
+        "bgr", "what the network sees: bgr, rgb, hsv, or one channel: gray (luma) or mean (of red, green and blue)"
+    )
+    normalise: Literal["unit", "imagenet", "photo", "batch", "fold"] = option(
+        "unit", "unit: 0..1, as its author had it; imagenet, photo, batch, fold: less their mean, by their deviation"
     )
     pad: Literal["zero", "edge", "reflect", "none"] = option(
         "zero", "zero, edge, reflect: pixels beside the photo, which is not resized; none: resized to the input size"

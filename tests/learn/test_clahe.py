@@ -5,10 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image as Pillow
 
-from carvana_ens.learn.clahe import equalised, equalised_image
+from carvana_ens.learn.clahe import equalised_image
 
 
 def by_opencv(image):
@@ -39,7 +38,7 @@ def test_levels_are_those_of_opencv_at_any_size(shape, kind):
     before = image.copy()
     got = equalised_image(image)
     assert got.dtype == np.uint8
-    assert np.abs(got.astype(int) - by_opencv(image)).max() <= 1
+    assert np.array_equal(got, by_opencv(image))
     assert np.array_equal(image, before)
 
 
@@ -49,7 +48,7 @@ def test_levels_of_a_real_photo_are_those_of_opencv():
     photos = sorted(Path(os.environ["CARVANA_ENS_DATA"]).glob("carvana/train_hq/*.jpg"))
     image = np.array(Pillow.open(photos[0]).convert("RGB"))
     got = equalised_image(image)
-    assert np.abs(got.astype(int) - by_opencv(image)).max() <= 1
+    assert np.array_equal(got, by_opencv(image))
     assert np.abs(got.astype(int) - image).mean() > 1
 
 
@@ -60,9 +59,7 @@ def test_a_flat_photo_gets_the_level_that_can_be_counted_by_hand():
     assert np.unique(equalised_image(image)).tolist() == [round(27 * 255 / 64)]
 
 
-def test_the_tensor_form_is_the_same_and_takes_any_layout():
+def test_any_layout_in_memory_gives_the_same():
     image = drawn("noise", (40, 50))
-    layers = torch.from_numpy(image).permute(2, 0, 1)
-    assert np.array_equal(equalised(layers).permute(1, 2, 0).numpy(), equalised_image(image))
     mirrored = equalised_image(image[:, ::-1])
     assert np.array_equal(mirrored, equalised_image(np.ascontiguousarray(image[:, ::-1])))

@@ -69,7 +69,7 @@ from carvana_ens.types import Size
         {"ahead": 0},
         {"loss": "hope"},
         {"rotation": 181.0},
-        {"normalise": "batch"},
+        {"normalise": "set"},
         {"pad": "wrap"},
         {"pad_sides": "before"},
     ],

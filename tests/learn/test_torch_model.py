@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import colorsys
 import dataclasses
 
 import numpy as np
@@ -89,8 +90,12 @@ def test_colour_orders_and_gray():
     assert np.allclose(seen(batch, normalise="unit", colour="bgr"), scaled[..., 2], atol=1e-6)
     assert np.allclose(seen(batch, normalise="unit", colour="gray"), scaled @ [0.299, 0.587, 0.114], atol=1e-6)
     assert np.allclose(seen(batch, colour="bgr"), (scaled[..., 2] - 0.406) / 0.225, atol=1e-5)
-    gray = TorchModel(MemberConfig(name="m", model="m", options={"colour": "gray"}))
-    assert gray.channels == 1
+    assert np.allclose(seen(batch, normalise="unit", colour="mean"), scaled.mean(3), atol=1e-6)
+    hue = [[[colorsys.rgb_to_hsv(*pixel)[0] for pixel in row] for row in photo] for photo in scaled]
+    assert np.allclose(seen(batch, normalise="unit", colour="hsv"), hue, atol=1e-5)
+    for colour in ("gray", "mean"):
+        assert TorchModel(MemberConfig(name="m", model="m", options={"colour": colour})).channels == 1
+    assert np.allclose(seen(batch, colour="mean"), (scaled.mean(3) - 0.449) / 0.226, atol=1e-5)
 
 
 def test_normalising_by_photo_does_not_look_at_the_neighbours():

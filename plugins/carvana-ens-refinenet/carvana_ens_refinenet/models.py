@@ -16,9 +16,11 @@ from carvana_ens_refinenet.network import Plan, RefineNet
 class RefineNetOptions(EncoderOptions):
     """The recipe's options, with the photos as their author had them, and the encoder's weights."""
 
-    colour: Literal["bgr", "rgb", "gray"] = option("bgr", "what the network sees: bgr, rgb or gray (one channel)")
-    normalise: Literal["unit", "imagenet", "photo"] = option(
-        "unit", "unit: 0..1; imagenet: ImageNet's mean and deviation; photo: each photo's own mean and deviation"
+    colour: Literal["bgr", "rgb", "gray", "mean", "hsv"] = option(
+        "bgr", "what the network sees: bgr, rgb, hsv, or one channel: gray (luma) or mean (of red, green and blue)"
+    )
+    normalise: Literal["unit", "imagenet", "photo", "batch", "fold"] = option(
+        "unit", "unit: 0..1, as its author had it; imagenet, photo, batch, fold: less their mean, by their deviation"
     )
 
 

@@ -14,9 +14,9 @@ from torch.nn import functional
 from carvana_ens import UsageError
 
 ADVICE = "choose a backbone with a pyramid, such as mobilenetv2_100, resnet34 or convnext_nano"
-LUMA = (0.299, 0.587, 0.114)
-"""ITU-R BT.601, by which the host makes gray."""
-Colour = Literal["rgb", "bgr", "gray"]
+ONE_CHANNEL = {"gray": (0.299, 0.587, 0.114), "mean": (1 / 3, 1 / 3, 1 / 3)}
+"""How the host makes one channel of red, green and blue: luma (ITU-R BT.601), or their mean."""
+Colour = Literal["rgb", "bgr", "gray", "mean", "hsv"]
 
 
 class Encoder(nn.Module):
@@ -72,7 +72,7 @@ def make_encoder(name: str, colour: Colour = "rgb", output_stride: int = 0, *, i
 
     Args:
         name: timm's.
-        colour: what the backbone sees: gray is one channel.
+        colour: what the backbone sees: gray and mean are one channel.
         output_stride: 8 or 16: the last stages are dilated, so that the coarsest features lie no farther apart;
             0: the backbone's own stride.
         imagenet: the inputs are normalised by ImageNet's mean and deviation; where the backbone's own weights expect
@@ -81,7 +81,7 @@ def make_encoder(name: str, colour: Colour = "rgb", output_stride: int = 0, *, i
     Raises:
         UsageError: it gives no pyramid of features, cannot be dilated, or only takes photos of one size.
     """
-    channels = 1 if colour == "gray" else 3
+    channels = 1 if colour in ONE_CHANNEL else 3
     backbone = _create(name, channels, output_stride)
     reductions, counts = backbone.feature_info.reduction(), backbone.feature_info.channels()
     powers = all(isinstance(r, int) and r > 0 and r & (r - 1) == 0 for r in reductions)
@@ -147,8 +147,8 @@ def own_scale(mean: Sequence[float], deviation: Sequence[float], colour: Colour)
     if rows[:2] == rows[2:]:
         return None
     table = torch.tensor(rows, dtype=torch.float64)
-    if colour == "gray":
-        table = (table * table.new_tensor(LUMA)).sum(1, keepdim=True)
+    if colour in ONE_CHANNEL:
+        table = (table * table.new_tensor(ONE_CHANNEL[colour])).sum(1, keepdim=True)
     elif colour == "bgr":
         table = table.flip(1)
     given_mean, given_deviation, own_mean, own_deviation = table

@@ -35,10 +35,10 @@ class TimmOptions(EncoderOptions):
         0, "pixels between the coarsest features: 8 or 16 dilates the last stages; 0 leaves the backbone as it is"
     )
     dropout: float = option(0.0, "part of the decoder's last channels that training drops, whole channels at a time")
-    normalise: Literal["imagenet", "unit", "photo"] = option(
+    normalise: Literal["imagenet", "unit", "photo", "batch", "fold"] = option(
         "imagenet",
-        "imagenet: the mean and deviation that the backbone was trained with, mostly ImageNet's; unit: 0..1; "
-        "photo: each photo's own",
+        "imagenet: the mean and deviation that the backbone was trained with, mostly ImageNet's; photo, batch, fold: "
+        "those of the photo, of the mini-batch, of the fold's training photos; unit: 0..1",
     )
 
     def __post_init__(self) -> None:

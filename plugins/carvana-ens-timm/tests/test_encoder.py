@@ -144,14 +144,15 @@ def test_other_normalisations_reach_the_backbone_as_they_are():
     torch.testing.assert_close(seen, photos, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("colour", ["rgb", "bgr", "gray"])
+@pytest.mark.parametrize("colour", ["rgb", "bgr", "gray", "mean"])
 def test_scales_of_uneven_colours(colour):
     mean, deviation = torch.tensor([0.48, 0.46, 0.41]), torch.tensor([0.27, 0.26, 0.28])
     given_mean, given_deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    if colour == "gray":
-        luma = torch.tensor([0.299, 0.587, 0.114])
+    parts = {"gray": [0.299, 0.587, 0.114], "mean": [1 / 3] * 3}
+    if colour in parts:
         mean, deviation, given_mean, given_deviation = (
-            (values * luma).sum(0, keepdim=True) for values in (mean, deviation, given_mean, given_deviation)
+            (values * torch.tensor(parts[colour])).sum(0, keepdim=True)
+            for values in (mean, deviation, given_mean, given_deviation)
         )
     elif colour == "bgr":
         mean, deviation, given_mean, given_deviation = (

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar, Literal
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from carvana_ens import Size, option
 from carvana_ens_unet.keras import KerasOptions, keras_norm, start_as_keras
@@ -18,9 +17,11 @@ from carvana_ens_unet.network import UnetModel, UnetOptions, doubled, ladder, st
 class GrayOptions(UnetOptions):
     """The options, for one channel of mean 0 and deviation 1."""
 
-    colour: Literal["gray", "rgb", "bgr"] = option("gray", "what the network sees: gray (one channel), rgb or bgr")
-    normalise: Literal["photo", "unit", "imagenet"] = option(
-        "photo", "photo: each photo's own mean and deviation; unit: 0..1; imagenet: ImageNet's mean and deviation"
+    colour: Literal["gray", "mean", "rgb", "bgr", "hsv"] = option(
+        "gray", "what the network sees: one channel, gray (luma) or mean (of red, green and blue), or rgb, bgr, hsv"
+    )
+    normalise: Literal["photo", "batch", "fold", "unit", "imagenet"] = option(
+        "photo", "photo, batch, fold, imagenet: less their mean, by their deviation (batch: the author's); unit: 0..1"
     )
 
 
@@ -79,14 +80,10 @@ class SegnetGray(_Gray):
 
 @dataclass(frozen=True)
 class UnetRoiOptions(KerasOptions):
-    """The options, with hue, saturation and value as colours, and photos that are mirrored at their border.
+    """The options, with hue, saturation and value as colours, and photos that are mirrored at their border."""
 
-    Raises:
-        ValueError: an option out of its range, or ImageNet's numbers for colours that are no red, green and blue.
-    """
-
-    colour: Literal["hsv", "rgb", "bgr", "gray"] = option(  # type: ignore[assignment]
-        "hsv", "what the network sees: hsv (hue, saturation, value, each 0..1), rgb, bgr or gray (one channel)"
+    colour: Literal["hsv", "rgb", "bgr", "gray", "mean"] = option(
+        "hsv", "what the network sees: hsv (hue, saturation, value, each 0..1), rgb, bgr, or one channel: gray or mean"
     )
     pad: Literal["reflect", "edge", "zero", "none"] = option(
         "reflect",
@@ -96,13 +93,6 @@ class UnetRoiOptions(KerasOptions):
     pad_sides: Literal["both", "after"] = option(
         "both", "where padding lies: both (half of it left and above), or after (right and below)"
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.colour == "hsv" and self.normalise == "imagenet":
-            raise ValueError(
-                "option normalise is imagenet, whose mean and deviation are of rgb: use unit or photo with colour hsv"
-            )
 
 
 class UnetRoi(UnetModel):
@@ -131,23 +121,3 @@ class UnetRoi(UnetModel):
 
         network = ladder(self.channels, widths, bottom, down=stage, up=stage, learnt=4)
         return start_as_keras(nn.Sequential(norm(self.channels), network))
-
-    def forward_maps(self, network: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
-        """The logits of images (N, 3, H, W), float RGB in [0, 1]; see ``TorchModel.forward_maps``."""
-        return super().forward_maps(network, hsv(images) if self.options.colour == "hsv" else images)
-
-
-def hsv(images: Tensor) -> Tensor:
-    """Hue, saturation and value, each in [0, 1], of RGB in [0, 1]; both (N, 3, H, W) float. Gray has hue 0.
-
-    Source: A. R. Smith, Color Gamut Transform Pairs (SIGGRAPH 1978), as scikit-image's rgb2hsv.
-    """
-    red, green, blue = images.unbind(1)
-    value, spread = images.amax(1), images.amax(1) - images.amin(1)
-    unit = torch.where(spread > 0, spread, 1)
-    sixths = torch.where(
-        value == red,
-        (green - blue) / unit,
-        torch.where(value == green, 2 + (blue - red) / unit, 4 + (red - green) / unit),
-    )
-    return torch.stack([sixths / 6 % 1, spread / torch.where(value > 0, value, 1), value], 1)

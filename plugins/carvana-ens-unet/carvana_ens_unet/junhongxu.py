@@ -19,7 +19,9 @@ from carvana_ens_unet.network import Norm, UNet, UnetModel, UnetOptions, doubled
 class MyunetOptions(UnetOptions):
     """The options, with the photos as OpenCV reads them."""
 
-    colour: Literal["bgr", "rgb", "gray"] = option("bgr", "what the network sees: bgr, rgb or gray (one channel)")
+    colour: Literal["bgr", "rgb", "gray", "mean", "hsv"] = option(
+        "bgr", "what the network sees: bgr, rgb, hsv, or one channel: gray (luma) or mean (of red, green and blue)"
+    )
 
 
 class _Myunet(UnetModel):

@@ -164,8 +164,8 @@ class UnetOptions(TorchOptions):
         ValueError: an option out of its range.
     """
 
-    normalise: Literal["unit", "imagenet", "photo"] = option(
-        "unit", "unit: 0..1, as its author had it; imagenet: ImageNet's mean and deviation; photo: each photo's own"
+    normalise: Literal["unit", "imagenet", "photo", "batch", "fold"] = option(
+        "unit", "unit: 0..1, as its author had it; imagenet, photo, batch, fold: less their mean, by their deviation"
     )
     shrink: int = option(1, "divides the channels of every layer; 2 leaves about a quarter of the parameters")
 

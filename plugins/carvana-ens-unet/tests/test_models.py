@@ -137,7 +137,7 @@ def test_odd_sizes_are_padded_and_cropped_back(name):
 @pytest.mark.parametrize("name", MODELS)
 def test_colour_decides_the_input_channels(name):
     side = 2 * make(name).divisor
-    for colour, channels in {"rgb": 3, "bgr": 3, "gray": 1}.items():
+    for colour, channels in {"rgb": 3, "bgr": 3, "gray": 1, "mean": 1, "hsv": 3}.items():
         images = torch.empty(1, channels, side, side, device="meta")
         assert on_meta(name, shrink=16, colour=colour).eval()(images).shape == (1, 1, side, side)
 

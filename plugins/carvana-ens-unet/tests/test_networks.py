@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import colorsys
 from itertools import pairwise
 
-import numpy as np
 import pytest
 import torch
 from carvana_ens_unet import asanakoy, eugenbobrov, junhongxu, petrosgk
@@ -255,14 +253,6 @@ def test_unet_roi():
         lambda x, step: transposed(x, p, f"1.doublings.{step}"),
     )
     check(network, images, conv(x, p, "1.head"))
-
-
-def test_hsv_is_that_of_the_standard_library():
-    levels = [0.0, 0.25, 0.6, 1.0]
-    colours = np.array([(r, g, b) for r in levels for g in levels for b in levels])
-    expected = np.array([colorsys.rgb_to_hsv(*colour) for colour in colours])
-    found = eugenbobrov.hsv(torch.from_numpy(colours.T.reshape(1, 3, 8, 8)))
-    np.testing.assert_allclose(found.numpy().reshape(3, 64).T, expected, atol=1e-12)
 
 
 def test_keras_start_is_glorots():
