@@ -13,13 +13,15 @@ import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from carvana_ens.errors import PluginError, UsageError
-from carvana_ens.types import Image, Images, Json, Mask, ModelMaps, Size
+from carvana_ens.types import Image, Images, Json, Mask, ModelMaps, ProbabilityMap, Size
 
 Output = Literal["probabilities", "logits"]
 Context = Literal["image", "group"]
+PSEUDO_SHARE = 0.3
+"""A member's default share of pseudo-labels: what JunhongXu's Carvana solution drew."""
 TTA = ("hflip", "vflip")
 """The test-time augmentations by name; each adds its flip to every view so far, and the plain view is always in."""
 
@@ -33,6 +35,8 @@ class MemberConfig:
     ``sha256`` what it must hash to, ``out_of_fold`` the user's word that it has not seen the training photos.
     ``like`` is another member whose checkpoints this one uses at its own size.
     ``options`` are the model's options as plain JSON values; only what differs from the defaults need be there.
+    ``views`` are those that it is trained on, as ids have them behind the group (empty: all). ``pseudo`` names the
+    pseudo-labels mixed into its training, ``pseudo_share`` their share of each mini-batch.
     """
 
     name: str
@@ -46,6 +50,9 @@ class MemberConfig:
     out_of_fold: bool = False
     seed: int = 0
     options: Mapping[str, Json] = field(default_factory=dict)
+    views: tuple[str, ...] = ()
+    pseudo: str | None = None
+    pseudo_share: float = PSEUDO_SHARE
 
     def to_json(self) -> dict[str, Json]:
         """Plain JSON values; ``from_json`` gives the same config back."""
@@ -53,6 +60,12 @@ class MemberConfig:
         document["size"] = None if self.size is None else str(self.size)
         document["tta"] = list(self.tta)
         document["options"] = dict(self.options)
+        document["views"] = list(self.views)
+        # left out while unset, so that what was stamped before they existed compares equal
+        if not self.views:
+            del document["views"]
+        if self.pseudo is None:
+            del document["pseudo"], document["pseudo_share"]
         return document
 
     @classmethod
@@ -62,6 +75,7 @@ class MemberConfig:
         if values.get("size") is not None:
             values["size"] = Size.parse(values["size"])
         values["tta"] = tuple(values.get("tta", ()))
+        values["views"] = tuple(values.get("views", ()))
         return cls(**values)
 
 
@@ -105,6 +119,14 @@ class Samples(Protocol):
     def image(self, image_id: str) -> Image: ...
 
     def mask(self, image_id: str) -> Mask: ...
+
+
+@runtime_checkable
+class SoftSamples(Samples, Protocol):
+    """Photos of which some have soft masks (pseudo-labels)."""
+
+    def target(self, image_id: str) -> ProbabilityMap:
+        """(H, W) float32 in [0, 1], what ``mask`` was cut from at 0.5; of a plain mask 0 and 1."""
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ class FoldTable:
 
     def _content(self) -> dict[str, Json]:
         # left out as long as they say nothing new, so that tables from before they existed keep their digest
-        later = {"rule": self.rule} if self.rule != "rank" else {}
+        later: dict[str, Json] = {"rule": self.rule} if self.rule != "rank" else {}
         later |= {"by_view": self.by_view} if self.by_view is not None else {}
         return {
             **later,

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from carvana_ens.data.mixed import MixedImages
 from carvana_ens.errors import TrainingError
 from carvana_ens.learn.ahead import made_ahead
 from carvana_ens.learn.augment import augment, draw_change
@@ -58,7 +59,8 @@ class StageRun:
         self.train_photos = Photos(task.train, stage.size or size, fitting)
         self.valid_photos = Photos(task.valid, stage.size or size, fitting)
         self.size = self.train_photos.size
-        self.steps = len(self._groups(np.arange(len(self.train_photos)).tolist()))
+        self.drawn = len(self._order(1))
+        self.steps = len(self._groups(range(self.drawn)))
         if not self.steps:
             raise TrainingError(
                 f"member {model.config.name} has {len(self.train_photos)} photos to train on, no full mini-batch of "
@@ -67,8 +69,7 @@ class StageRun:
 
     def train(self, epoch: int, done: int, scores: Sequence[float], watch: Watch) -> Epoch:
         """One epoch. epoch: from 1, of all stages. done: epochs of this stage before it. scores: its validations."""
-        order = np.random.default_rng((abs(self.task.seed), epoch)).permutation(len(self.train_photos)).tolist()
-        groups = self._groups(order)
+        groups = self._groups(self._order(epoch))
         if resets(self.options, done):
             self.stepper.renew(kind_after(self.options, done))
         self.stepper.train()
@@ -117,6 +118,14 @@ class StageRun:
         dice = math.fsum(itertools.chain.from_iterable(dices for dices, _ in parts)) / count
         return dice, math.fsum(itertools.chain.from_iterable(losses for _, losses in parts)) / count
 
+    def _order(self, epoch: int) -> list[int]:
+        """The photos of an epoch; one that comes again has a number past theirs, see ``MixedImages.order``."""
+        if isinstance(self.task.train, MixedImages):
+            return self.task.train.order(self.task.seed, epoch)
+        order = np.random.default_rng((abs(self.task.seed), epoch)).permutation(len(self.train_photos))
+        numbers: list[int] = order.tolist()
+        return numbers
+
     def _groups(self, order: Chunk) -> list[list[Chunk]]:
         """The photos of each mini-batch of each step, those of all processes together."""
         size = self.options.batch_size * self.team.size
@@ -135,7 +144,8 @@ class StageRun:
         counted = [
             sum(map(len, group)) if self.options.accumulate_as == "mean" else 0 for group in groups for _ in group
         ]
-        pictures = made_ahead(self._pinned(self.train_photos, indices), self.options.ahead)
+        places = [[index % len(self.train_photos) for index in chunk] for chunk in indices]
+        pictures = made_ahead(self._pinned(self.train_photos, places), self.options.ahead)
         for number, (images, covers) in enumerate(pictures):
             changes = [draw_change(self.options, self.task.seed, epoch, index) for index in indices[number]]
             inputs, targets = augment(self._floats(images), self._floats(covers), changes)
@@ -154,7 +164,7 @@ class StageRun:
 
     def _live(self, step: int, seconds: float, loss: float, epochs_left: int) -> dict[str, float]:
         left = self.steps * (1 + epochs_left) - step
-        photos = len(self.train_photos) * step / self.steps
+        photos = self.drawn * step / self.steps
         return {
             "step": step,
             "steps": self.steps,

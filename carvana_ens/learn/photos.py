@@ -12,7 +12,7 @@ from torch import Tensor
 from carvana_ens.errors import DataError
 from carvana_ens.learn.ahead import read_ahead
 from carvana_ens.learn.resize import SQUASH, Fitting, grid_of
-from carvana_ens.model import Samples
+from carvana_ens.model import Samples, SoftSamples
 from carvana_ens.types import Size
 
 CACHE_BYTES = 2 * 2**30
@@ -49,7 +49,8 @@ class Photos:
         if self._kept is not None and index in self._kept:
             return self._kept[index]
         image_id = self.ids[index]
-        image, mask = self.samples.image(image_id), self.samples.mask(image_id)
+        samples, image = self.samples, self.samples.image(image_id)
+        mask = samples.target(image_id) if isinstance(samples, SoftSamples) else samples.mask(image_id)
         if grid_of(image) != grid_of(mask):
             raise DataError(f"the mask of {image_id} is {grid_of(mask)}, its photo {grid_of(image)}: they must agree")
         if not self.sized and self.fitting.grid(grid_of(image)) != self.size:

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from carvana_ens.project.config import FILE, IMPORTED, SCHEMA, DataConfig, FoldsConfig, Project, find_project
+from carvana_ens.project.config import (
+    FILE,
+    IMPORTED,
+    SCHEMA,
+    DataConfig,
+    ExtraConfig,
+    FoldsConfig,
+    Project,
+    check_pseudo_name,
+    find_project,
+)
 from carvana_ens.project.edit import add_member, create_project, drop_member, table_name
 
 __all__ = [
@@ -10,9 +20,11 @@ __all__ = [
     "IMPORTED",
     "SCHEMA",
     "DataConfig",
+    "ExtraConfig",
     "FoldsConfig",
     "Project",
     "add_member",
+    "check_pseudo_name",
     "create_project",
     "drop_member",
     "find_project",

@@ -4,7 +4,8 @@ The file is the user's: it is read strictly, and a verb that edits it changes on
 at the end and taken out by its lines, so that everything else stays byte for byte.
 Paths in it are relative to it. What the verbs make lies beside it::
 
-    ensemble.toml  folds/<name>.json  checkpoints/<member>/fold<k>/  stores/<member>/<split>.zarr  tuning.json  runs/
+    ensemble.toml  folds/<name>.json  checkpoints/<member>/fold<k>/  pseudo/<name>/  stores/<member>/<split>.zarr
+    tuning.json  runs/
 """
 
 from __future__ import annotations
@@ -13,17 +14,28 @@ import dataclasses
 import difflib
 import os
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import tomlkit
-from tomlkit.exceptions import TOMLKitError
-
+from carvana_ens.data.folds import Rule, check_rule
 from carvana_ens.errors import ProjectError, UsageError
-from carvana_ens.model import TTA, MemberConfig
-from carvana_ens.types import Json, Size
+from carvana_ens.model import PSEUDO_SHARE, MemberConfig
+from carvana_ens.project.values import (
+    check_keys,
+    check_shares,
+    parse,
+    read_text,
+    seed_of,
+    share_of,
+    size_of,
+    table_of,
+    tables_of,
+    text_of,
+    tta_of,
+    views_of,
+)
+from carvana_ens.types import Json
 
 FILE = "ensemble.toml"
 SCHEMA = 1
@@ -38,7 +50,7 @@ class DataConfig:
     """Where the data lies (absolute paths, None where not given), and what must not be split across folds.
 
     group: a regular expression with one capture group on the image id; None for the default rule. categories: the
-    COCO categories that together are the object; empty for all.
+    COCO categories that together are the object; empty for all. extra: more photos with masks, for training alone.
     """
 
     images: Path | None = None
@@ -46,15 +58,34 @@ class DataConfig:
     test: Path | None = None
     group: str | None = None
     categories: tuple[str, ...] = ()
+    extra: tuple[ExtraConfig, ...] = ()
+
+
+@dataclass(frozen=True)
+class ExtraConfig:
+    """A second data set that every fold is trained on and none holds out (absolute paths).
+
+    share: of each mini-batch that is drawn from it, in (0, 1); None: each of its photos once an epoch.
+    """
+
+    images: Path
+    masks: Path
+    share: float | None = None
 
 
 @dataclass(frozen=True)
 class FoldsConfig:
-    """A fold table to make: folds (None: min(5, groups)), or one hold-out of a share of the groups."""
+    """A fold table to make: folds (None: min(5, groups)), or one hold-out of a share of the groups.
+
+    rule: how groups go to folds, see ``data.folds.make_folds``. by_view: the view whose mask area the rule goes by, as
+    ids have it behind the group; None: all views together.
+    """
 
     folds: int | None = None
     holdout: float | None = None
     seed: int = 0
+    rule: Rule = "rank"
+    by_view: str | None = None
 
 
 class Project:
@@ -69,38 +100,56 @@ class Project:
         self.root = root
         self.file = root / FILE
         document = parse(self.file, read_text(self.file) if text is None else text)
-        _check_keys(self.file, "", document, ("schema", "data", "folds", "members"))
+        check_keys(self.file, "", document, ("schema", "data", "folds", "members"))
         if document.get("schema") != SCHEMA:
             got = document.get("schema")
             raise ProjectError(f"{self.file}: schema is {got!r}, this version reads {SCHEMA}: upgrade carvana-ens")
-        self.data = self._data(_table(self.file, document, "data"))
-        self.folds = {name: self._folds(name, table) for name, table in _tables(self.file, document, "folds")}
+        self.data = self._data(table_of(self.file, document, "data"))
+        self.folds = {name: self._folds(name, table) for name, table in tables_of(self.file, document, "folds")}
         self.folds.setdefault("default", FoldsConfig())
-        self.members = {name: self._member(name, table) for name, table in _tables(self.file, document, "members")}
+        self.members = {name: self._member(name, table) for name, table in tables_of(self.file, document, "members")}
         for member in self.members.values():
             self._check_member(member)
 
     def _data(self, table: Mapping[str, Json]) -> DataConfig:
-        _check_keys(self.file, "data", table, [f.name for f in dataclasses.fields(DataConfig)])
+        check_keys(self.file, "data", table, [f.name for f in dataclasses.fields(DataConfig)])
         paths = {}
         for key in ("images", "masks", "test"):
             if key in table:
-                paths[key] = Path(os.path.normpath(self.root / _text(self.file, f"data.{key}", table[key])))
+                paths[key] = Path(os.path.normpath(self.root / text_of(self.file, f"data.{key}", table[key])))
         group = table.get("group")
         categories = table.get("categories", [])
         if not isinstance(categories, list):
             raise ProjectError(f"{self.file}: data.categories takes a list of texts, got {categories!r}")
         return DataConfig(
             **paths,
-            group=None if group is None else _text(self.file, "data.group", group),
-            categories=tuple(_text(self.file, "data.categories", name) for name in categories),
+            group=None if group is None else text_of(self.file, "data.group", group),
+            categories=tuple(text_of(self.file, "data.categories", name) for name in categories),
+            extra=self._extra(table.get("extra", [])),
         )
+
+    def _extra(self, tables: Json) -> tuple[ExtraConfig, ...]:
+        if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+            raise ProjectError(f"{self.file}: data.extra takes tables, each begun with [[data.extra]], got {tables!r}")
+        found = []
+        for number, table in enumerate(tables, 1):
+            where = f"data.extra {number}"
+            check_keys(self.file, where, table, [f.name for f in dataclasses.fields(ExtraConfig)])
+            paths = {}
+            for key in ("images", "masks"):
+                if key not in table:
+                    raise ProjectError(f'{self.file}: {where} has no {key}: write {key} = "FOLDER"')
+                paths[key] = Path(os.path.normpath(self.root / text_of(self.file, f"{where}.{key}", table[key])))
+            share = share_of(self.file, f"{where}.share", table["share"]) if "share" in table else None
+            found.append(ExtraConfig(**paths, share=share))
+        check_shares(f"{self.file}: data.extra", [extra.share for extra in found])
+        return tuple(found)
 
     def _folds(self, name: str, table: Mapping[str, Json]) -> FoldsConfig:
         where = f"folds.{name}"
         if NAME.fullmatch(name) is None:  # it becomes a file name
             raise ProjectError(f"{self.file}: {name!r} cannot name a fold table: {_LETTERS}")
-        _check_keys(self.file, where, table, [f.name for f in dataclasses.fields(FoldsConfig)])
+        check_keys(self.file, where, table, [f.name for f in dataclasses.fields(FoldsConfig)])
         folds, holdout, seed = table.get("folds"), table.get("holdout"), table.get("seed", 0)
         if not (folds is None or (type(folds) is int and folds >= 1)):
             raise ProjectError(f"{self.file}: {where}.folds takes a whole number from 1, got {folds!r}")
@@ -111,33 +160,44 @@ class Project:
                 f"{self.file}: {where} has folds {folds} and holdout {holdout}: a hold-out goes with folds = 1, and "
                 f"one fold with a hold-out"
             )
-        return FoldsConfig(folds, holdout, _seed(self.file, f"{where}.seed", seed))
+        rule, by_view = table.get("rule", "rank"), table.get("by_view")
+        try:
+            check_rule(rule, folds)
+        except UsageError as error:
+            raise ProjectError(f"{self.file}: {where}.rule: {error}") from error
+        if by_view is not None:
+            by_view = text_of(self.file, f"{where}.by_view", by_view)
+        return FoldsConfig(folds, holdout, seed_of(self.file, f"{where}.seed", seed), rule, by_view)
 
     def _member(self, name: str, table: Mapping[str, Json]) -> MemberConfig:
         where = f"members.{name}"
         if NAME.fullmatch(name) is None or name in RESERVED:
             raise ProjectError(f"{self.file}: {name!r} cannot name a member: {NAME_RULE}")
         if table.get("imported") is True:
-            _check_keys(self.file, where, table, ("imported",))
+            check_keys(self.file, where, table, ("imported",))
             return MemberConfig(name=name, model=IMPORTED)
         keys = [f.name for f in dataclasses.fields(MemberConfig) if f.name != "name"]
-        _check_keys(self.file, where, table, keys)
+        check_keys(self.file, where, table, keys)
         if "model" not in table:
             raise ProjectError(f'{self.file}: {where} has no model: write model = "NAME", or add it with add-model')
         values: dict[str, Json] = {"name": name}
         for key, value in table.items():
-            if key in ("model", "folds", "checkpoint", "sha256", "like"):
-                values[key] = _text(self.file, f"{where}.{key}", value)
+            if key in ("model", "folds", "checkpoint", "sha256", "like", "pseudo"):
+                values[key] = text_of(self.file, f"{where}.{key}", value)
             elif key == "size":
-                values[key] = _size(self.file, f"{where}.size", value)
+                values[key] = size_of(self.file, f"{where}.size", value)
             elif key == "tta":
-                values[key] = _tta(self.file, f"{where}.tta", value)
+                values[key] = tta_of(self.file, f"{where}.tta", value)
             elif key == "options":
                 if not isinstance(value, dict):
                     raise ProjectError(f"{self.file}: {where}.options takes a table, got {value!r}")
                 values[key] = value
+            elif key == "views":
+                values[key] = views_of(self.file, f"{where}.views", value)
+            elif key == "pseudo_share":
+                values[key] = share_of(self.file, f"{where}.pseudo_share", value)
             elif key == "seed":
-                values[key] = _seed(self.file, f"{where}.seed", value)
+                values[key] = seed_of(self.file, f"{where}.seed", value)
             elif type(value) is not bool:
                 raise ProjectError(f"{self.file}: {where}.{key} takes true or false, got {value!r}")
             else:
@@ -151,11 +211,23 @@ class Project:
             )
         if member.like is not None:
             like = self.members.get(member.like)
-            if like is None or like.like is not None or like.model != member.model or member.options or like is member:
+            own = member.options or member.views or member.pseudo
+            if like is None or like.like is not None or like.model != member.model or own or like is member:
                 raise ProjectError(
                     f"{self.file}: members.{member.name}.like is {member.like!r}: it must name another member of the "
-                    f"same model that is not itself like one, and this one must have no options of its own"
+                    f"same model that is not itself like one, and this one must have no options, views or pseudo of "
+                    f"its own"
                 )
+        if member.pseudo is None:
+            if member.pseudo_share != PSEUDO_SHARE:
+                raise ProjectError(
+                    f"{self.file}: members.{member.name} has a pseudo_share and no pseudo: name the pseudo-labels, "
+                    f"or leave it out"
+                )
+        else:
+            check_pseudo_name(member.pseudo, f"{self.file}: members.{member.name}.pseudo: ")
+            shares = [member.pseudo_share, *(extra.share for extra in self.data.extra)]
+            check_shares(f"{self.file}: members.{member.name}.pseudo_share with those of data.extra", shares)
 
     def member(self, name: str) -> MemberConfig:
         """A member as it takes effect: one that is ``like`` another has that one's options and fold table.
@@ -178,6 +250,9 @@ class Project:
             checkpoint=like.checkpoint,
             sha256=like.sha256,
             out_of_fold=like.out_of_fold,
+            views=like.views,
+            pseudo=like.pseudo,
+            pseudo_share=like.pseudo_share,
         )
 
     def select(self, names: Sequence[str]) -> list[MemberConfig]:
@@ -203,6 +278,10 @@ class Project:
         """Where the maps of a member and split are kept."""
         return self.root / "stores" / member / f"{split}.zarr"
 
+    def pseudo_folder(self, name: str) -> Path:
+        """Where the pseudo-labels of that name are kept."""
+        return self.root / "pseudo" / name
+
     @property
     def tuning_file(self) -> Path:
         """Where tuned weights and threshold are kept."""
@@ -226,67 +305,11 @@ def find_project(start: Path | None = None) -> Project:
     raise ProjectError(f"{here} has no {FILE}, nor has a folder above it: make a project with carvana-ens init")
 
 
-def read_text(file: Path) -> str:
-    try:
-        return file.read_bytes().decode()  # line ends as they are, so that an edit can keep them
-    except FileNotFoundError:
-        raise ProjectError(f"{file} is not there: make a project with carvana-ens init") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ProjectError(f"{file} cannot be read: {error}") from error
+def check_pseudo_name(name: str, where: str = "") -> None:
+    """Refuses a name that pseudo-labels cannot have, for it names a folder. where: begins the message.
 
-
-def parse(file: Path, text: str) -> dict[str, Json]:
-    try:
-        tomlkit.parse(text)  # what cannot be edited later is refused now
-        return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, TOMLKitError) as error:
-        raise ProjectError(f"{file} is not valid TOML: {error}") from error
-
-
-def _check_keys(file: Path, where: str, table: Mapping[str, Json], known: Sequence[str]) -> None:
-    for key in table:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it may hold: {', '.join(known)}"
-            raise ProjectError(f"{file}: key {where + '.' if where else ''}{key} is unknown: {hint}")
-
-
-def _table(file: Path, document: Mapping[str, Json], key: str) -> Mapping[str, Json]:
-    table = document.get(key, {})
-    if not isinstance(table, dict):
-        raise ProjectError(f"{file}: {key} takes a table, got {table!r}")
-    return table
-
-
-def _tables(file: Path, document: Mapping[str, Json], key: str) -> list[tuple[str, Mapping[str, Json]]]:
-    tables = _table(file, document, key)
-    for name, table in tables.items():
-        if not isinstance(table, dict):
-            raise ProjectError(f"{file}: {key}.{name} takes a table, got {table!r}")
-    return list(tables.items())
-
-
-def _text(file: Path, where: str, value: Json) -> str:
-    if not isinstance(value, str) or not value:
-        raise ProjectError(f"{file}: {where} takes a text, got {value!r}")
-    return value
-
-
-def _size(file: Path, where: str, value: Json) -> Size:
-    try:
-        return Size.parse(_text(file, where, value))
-    except UsageError as error:
-        raise ProjectError(f"{file}: {where}: {error}") from error
-
-
-def _tta(file: Path, where: str, value: Json) -> tuple[str, ...]:
-    known = isinstance(value, list) and all(flip in TTA and value.count(flip) == 1 for flip in value)
-    if not known:
-        raise ProjectError(f"{file}: {where} takes a list of {', '.join(TTA)}, got {value!r}")
-    return tuple(value)
-
-
-def _seed(file: Path, where: str, value: Json) -> int:
-    if type(value) is not int or value < 0:
-        raise ProjectError(f"{file}: {where} takes a whole number from 0, got {value!r}")
-    return value
+    Raises:
+        ProjectError: the same.
+    """
+    if NAME.fullmatch(name) is None:
+        raise ProjectError(f"{where}{name!r} cannot name pseudo-labels: {_LETTERS}")

@@ -27,9 +27,8 @@ from carvana_ens.project.config import (
     DataConfig,
     FoldsConfig,
     Project,
-    parse,
-    read_text,
 )
+from carvana_ens.project.values import parse, read_text
 from carvana_ens.types import Json
 
 
@@ -49,7 +48,7 @@ def create_project(root: Path, data: DataConfig, folds: FoldsConfig) -> Project:
     for key in ("images", "masks", "test"):
         path: Path | None = getattr(data, key)
         if path is not None:
-            table[key] = Path(os.path.relpath(path.absolute(), root.absolute())).as_posix()
+            table[key] = _beside(path, root)
     if data.group is not None:
         table["group"] = tomlkit.string(data.group, literal="'" not in data.group)
     else:
@@ -58,6 +57,14 @@ def create_project(root: Path, data: DataConfig, folds: FoldsConfig) -> Project:
         )
     if data.categories:
         table["categories"] = list(data.categories)
+    if data.extra:
+        table["extra"] = tomlkit.aot()
+    for extra in data.extra:
+        item = tomlkit.table()
+        item["images"], item["masks"] = _beside(extra.images, root), _beside(extra.masks, root)
+        if extra.share is not None:
+            item["share"] = extra.share
+        table["extra"].append(item)
     document["data"] = table
     default = tomlkit.table()
     _fill_folds(default, folds)
@@ -92,7 +99,7 @@ def add_member(project: Project, config: MemberConfig, folds: FoldsConfig | None
     else:
         defaults = MemberConfig(name=config.name, model=config.model)
         for key, value in config.to_json().items():
-            if key not in ("name", "options") and (key == "model" or value != defaults.to_json()[key]):
+            if key not in ("name", "options") and (key == "model" or value != defaults.to_json().get(key)):
                 table[key] = value
         if config.options:
             options = tomlkit.table()
@@ -179,6 +186,7 @@ def table_name(project: Project, folds: FoldsConfig) -> str:
         if config == folds:
             return name
     stem = f"k{folds.folds}" if folds.holdout is None else f"holdout{round(100 * folds.holdout)}"
+    stem += "-histogram" if folds.rule == "histogram" else ""
     name, number = stem, 2
     while name in project.folds:
         name, number = f"{stem}-{number}", number + 1
@@ -187,8 +195,12 @@ def table_name(project: Project, folds: FoldsConfig) -> str:
 
 def _fill_folds(table: tomlkit.items.Table, folds: FoldsConfig) -> None:
     for key, value in dataclasses.asdict(folds).items():
-        if value is not None and (key, value) != ("seed", 0):
+        if value is not None and (key, value) not in (("seed", 0), ("rule", "rank")):
             table[key] = value
+
+
+def _beside(path: Path, root: Path) -> str:
+    return Path(os.path.relpath(path.absolute(), root.absolute())).as_posix()
 
 
 def _write(root: Path, text: str) -> Project:

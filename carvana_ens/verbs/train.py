@@ -128,8 +128,7 @@ def chosen_folds(config: MemberConfig, table: FoldTable, fold: int | None) -> ra
 
 
 def task_digest(workspace: Workspace, config: MemberConfig, table: FoldTable, fold: int) -> str:
-    """sha256 of everything that decides a fold model: model, size, options, seed, fold table, photos, what is mixed in.
-    """
+    """sha256 of all that decides a fold model: model, size, options, seed, fold table, photos and what is mixed in."""
     model, _ = load_model(config.model)
     options = options_json(configured(model, config).options)  # defaults included: a changed default is another task
     size = config.size or model.size

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 
 from carvana_ens.data.dataset import LabelledImages, matched_ids
 from carvana_ens.data.folds import FoldTable, make_folds, read_folds, write_folds
-from carvana_ens.data.ids import groups
+from carvana_ens.data.ids import groups, listed, photos_of_view, views
 from carvana_ens.data.images import ImageFolder
 from carvana_ens.data.masks import MaskSource, open_masks
+from carvana_ens.data.mixed import Part
+from carvana_ens.data.pseudo import PseudoLabels
 from carvana_ens.errors import DataError, ProjectError
 from carvana_ens.files import digest
-from carvana_ens.project import FILE, FoldsConfig, Project
+from carvana_ens.project import FILE, ExtraConfig, FoldsConfig, Project
 from carvana_ens.types import Say, Track, unsaid, untracked
 
 DEFAULT_FOLDS = 5
@@ -26,6 +29,7 @@ class Workspace:
         self.project = project
         self.say = say
         self.track = track
+        self._pseudo: dict[str, PseudoLabels] = {}
 
     def _folder(self, key: str) -> Path:
         path: Path | None = getattr(self.project.data, key)
@@ -66,6 +70,52 @@ class Workspace:
         """Training photos with their masks."""
         return LabelledImages(self.images, self.masks, ids)
 
+    @cached_property
+    def extra(self) -> list[Part]:
+        """The second data sets, photos with masks that every fold is trained on; ``extra1:`` and so on before ids.
+
+        Raises:
+            DataError: photos and masks that do not match, or that the project's own photos may be of, too.
+        """
+        return [self._extra(number, config) for number, config in enumerate(self.project.data.extra, 1)]
+
+    def _extra(self, number: int, config: ExtraConfig) -> Part:
+        images = ImageFolder(config.images, say=self.say)
+        coco = config.masks.suffix.lower() == ".json"
+        masks = open_masks(config.masks, self.project.data.categories if coco else ())
+        ids = matched_ids(images, masks)
+        self.check_apart(ids, f"data.extra {number} ({config.images})")
+        share = None if config.share is None else Fraction(str(config.share))
+        return Part(LabelledImages(images, masks, ids), ids, f"extra{number}:", share)
+
+    def pseudo(self, name: str) -> PseudoLabels:
+        """Pseudo-labels by name.
+
+        Raises:
+            ProjectError: there are none of that name, or they cannot be read.
+            DataError: some are of the project's own groups, or their photos are gone.
+        """
+        if name not in self._pseudo:
+            labels = PseudoLabels(self.project.pseudo_folder(name), self.project.root)
+            self.check_apart(labels.ids, f"the pseudo-labels {name}")
+            self._pseudo[name] = labels
+        return self._pseudo[name]
+
+    def check_apart(self, ids: Sequence[str], what: str) -> None:
+        """Refuses photos of which the training photos have the group: some fold would hold out what its model has
+        seen. what: names them.
+
+        Raises:
+            DataError: the same; names the first ids.
+        """
+        known = set(self.groups.values())
+        both = [image_id for image_id, group in self.groups_of(ids).items() if group in known]
+        if both:
+            raise DataError(
+                f"{len(both)} images of {what} are of groups that the project's training photos have too, "
+                f"{listed(both)}: a model would be trained on what its fold holds out; take them out"
+            )
+
     def fold_table(self, name: str) -> FoldTable:
         """The fold table of that name; made from the masks' areas and written when there is none yet.
 
@@ -82,10 +132,12 @@ class Workspace:
         else:
             table = make_folds(
                 name,
-                self._areas(),
+                self._areas(config.by_view),
                 config.folds or min(DEFAULT_FOLDS, len(present)),
                 config.holdout,
                 config.seed,
+                rule=config.rule,
+                by_view=config.by_view,
             )
             write_folds(path, table)
             self.say(f"fold table {name}: {len(present)} groups in {table.folds} folds, written to {path}")
@@ -97,10 +149,15 @@ class Workspace:
             )
         return table
 
-    def _areas(self) -> dict[str, float]:
-        """Share of object pixels by group, summed over its photos (all views weigh the same, whatever their size)."""
+    def _areas(self, view: str | None) -> dict[str, float]:
+        """Share of object pixels by group, summed over its photos (all views weigh the same, whatever their size), or
+        that of one view.
+        """
+        ids = self.ids
+        if view is not None:
+            ids = tuple(photos_of_view(view, self.groups, views(self.ids, self.project.data.group)).values())
         areas = dict.fromkeys(sorted(set(self.groups.values())), 0.0)
-        for image_id in self.track(self.ids, len(self.ids), "mask areas"):
+        for image_id in self.track(ids, len(ids), "mask areas"):
             areas[self.groups[image_id]] += float(self.masks.read(image_id, self.images.size(image_id)).mean())
         return areas
 
@@ -115,10 +172,12 @@ def _check_table(path: Path, table: FoldTable, config: FoldsConfig) -> None:
         (config.folds is None or config.folds == table.folds)
         and config.holdout == table.holdout
         and config.seed == table.seed
+        and config.rule == table.rule
+        and config.by_view == table.by_view
     )
     if not same:
         raise ProjectError(
-            f"{path} was made with folds {table.folds}, holdout {table.holdout}, seed {table.seed}, but {FILE} "
-            f"now says otherwise: change it back, name a new table, or remove the file (and "
-            f"train again)"
+            f"{path} was made with folds {table.folds}, holdout {table.holdout}, seed {table.seed}, rule {table.rule}, "
+            f"by_view {table.by_view}, but {FILE} now says otherwise: change it back, name a new table, or remove the "
+            f"file (and train again)"
         )
