@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from carvana_ens.cli.common import FILE, SIZE, open_project
+from carvana_ens.cli.common import FILE, SIZE, by_view_option, fold_rule_option, open_project
 
 if TYPE_CHECKING:
     from carvana_ens.types import Size
@@ -20,12 +20,17 @@ if TYPE_CHECKING:
 @click.option("--tta", multiple=True, help="Test-time augmentation: hflip, vflip; may be given more than once.")
 @click.option("--folds", type=click.IntRange(1), help="Folds of its own, in place of the default fold table.")
 @click.option("--holdout", type=float, help="In place of --folds: share of the groups to hold out, for example 0.2.")
+@fold_rule_option
+@by_view_option
 @click.option("--checkpoint", type=FILE, help="Predict with this file, without training.")
 @click.option("--sha256", help="What --checkpoint must hash to.")
 @click.option("--out-of-fold", is_flag=True, help="You say that --checkpoint has not seen the training photos.")
 @click.option("--like", metavar="MEMBER", help="Use the checkpoints of MEMBER, at another --size.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the training.")
 @click.option("--recipe", metavar="NAME", help="Option values of one of the model's recipes; models MODEL lists them.")
+@click.option("--view", "views", multiple=True, help="Train on this view alone; may be given more than once.")
+@click.option("--pseudo", metavar="NAME", help="Mix in these pseudo-labels; pseudo-label makes them.")
+@click.option("--pseudo-share", type=float, help="Their share of each mini-batch.  [default: 0.3]")
 @click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE", help="Option of the model; see models NAME.")
 @click.pass_context
 def command(
@@ -36,12 +41,17 @@ def command(
     tta: tuple[str, ...],
     folds: int | None,
     holdout: float | None,
+    fold_rule: Literal["rank", "histogram"],
+    by_view: str | None,
     checkpoint: Path | None,
     sha256: str | None,
     out_of_fold: bool,
     like: str | None,
     seed: int,
     recipe: str | None,
+    views: tuple[str, ...],
+    pseudo: str | None,
+    pseudo_share: float | None,
     settings: tuple[str, ...],
 ) -> None:
     """Add a member: a configured MODEL. Comments in ensemble.toml are kept.
@@ -51,6 +61,7 @@ def command(
       carvana-ens add-model unet-256 --size 256x384 --tta hflip --set epochs=20
       carvana-ens add-model linknet34 --recipe s2-linknet34-fma --set epochs=20
       carvana-ens add-model timm-unet --name mobilenet --set encoder=mobilenetv2_100 --folds 5
+      carvana-ens add-model unet-256 --name rear --view 09 --view 10 --pseudo confident --pseudo-share 0.2
       carvana-ens add-model --like mobilenet --name mobilenet_large --size 640x960
     """
     from carvana_ens.errors import UsageError
@@ -63,13 +74,14 @@ def command(
         if not equals or not key or key in options:
             raise UsageError(f"--set takes option=value, each option once, got {setting!r}")
         options[key] = value
+    asked = FoldsConfig(folds, holdout, rule=fold_rule, by_view=by_view)
     config = add_model(
         open_project(ctx),
         model,
         name=name,
         size=size,
         tta=tta,
-        folds=None if (folds, holdout) == (None, None) else FoldsConfig(folds, holdout),
+        folds=None if asked == FoldsConfig() else asked,
         checkpoint=checkpoint,
         sha256=sha256,
         out_of_fold=out_of_fold,
@@ -77,5 +89,8 @@ def command(
         seed=seed,
         recipe=recipe,
         options=options,
+        wanted=views,
+        pseudo=pseudo,
+        pseudo_share=pseudo_share,
     )
     click.echo(f"added member {config.name} (model {config.model}, folds {config.folds})")

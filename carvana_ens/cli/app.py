@@ -22,6 +22,7 @@ COMMANDS = {
     "pack": "pack",
     "tune": "tune",
     "blend": "blend",
+    "pseudo-label": "pseudo_label",
     "evaluate": "evaluate",
     "show": "show",
     "run": "run",

@@ -40,6 +40,16 @@ device_option = click.option(
 threads_option = click.option(
     "--threads", type=click.IntRange(1, 1024), default=None, help="Threads.  [default: the processors there are]"
 )
+fold_rule_option = click.option(
+    "--fold-rule",
+    type=click.Choice(["rank", "histogram"]),
+    default="rank",
+    show_default=True,
+    help="Groups go to folds by their rank in mask area, or class by class of its histogram.",
+)
+by_view_option = click.option(
+    "--by-view", metavar="VIEW", help="Mask area of this view decides, such as 05.  [default: all views]"
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 fresh_help = "Make anew what is there already."
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
-from carvana_ens.cli.common import ANY_PATH, FOLDER, say
+from carvana_ens.cli.common import ANY_PATH, FOLDER, by_view_option, fold_rule_option, say
 
 
 @click.command(short_help="Make a project.")
@@ -22,6 +23,23 @@ from carvana_ens.cli.common import ANY_PATH, FOLDER, say
 )
 @click.option("--folds", type=click.IntRange(1), help="Number of folds.  [default: 5, or the number of groups if less]")
 @click.option("--holdout", type=float, help="In place of --folds: share of the groups to hold out, for example 0.2.")
+@fold_rule_option
+@by_view_option
+@click.option(
+    "--extra",
+    "extras",
+    type=(FOLDER, ANY_PATH),
+    multiple=True,
+    metavar="IMAGES MASKS",
+    help="More photos with masks, trained on in every fold and never held out; may be given more than once.",
+)
+@click.option(
+    "--extra-share",
+    "shares",
+    type=float,
+    multiple=True,
+    help="Share of each mini-batch, one for each --extra.  [default: each photo once an epoch]",
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the default fold table.")
 def command(
     folder: Path,
@@ -32,6 +50,10 @@ def command(
     categories: tuple[str, ...],
     folds: int | None,
     holdout: float | None,
+    fold_rule: Literal["rank", "histogram"],
+    by_view: str | None,
+    extras: tuple[tuple[Path, Path], ...],
+    shares: tuple[float, ...],
     seed: int,
 ) -> None:
     """Make a project: write FOLDER/ensemble.toml.
@@ -41,12 +63,20 @@ def command(
     \b
     Example:
       carvana-ens init cars --images train_hq --masks train_masks --test test_hq
+      carvana-ens init cars --images train_hq --masks train_masks --folds 7 --fold-rule histogram
+      carvana-ens init cars --images train_hq --masks train_masks --extra drawn drawn_masks --extra-share 0.2
     """
-    from carvana_ens.project import DataConfig, FoldsConfig
+    from carvana_ens.errors import UsageError
+    from carvana_ens.project import DataConfig, ExtraConfig, FoldsConfig
     from carvana_ens.verbs.members import init
 
-    data = DataConfig(images=images, masks=masks, test=test, group=group, categories=categories)
-    done = init(folder, data, FoldsConfig(folds, holdout, seed), say=say)
+    if shares and len(shares) != len(extras):
+        raise UsageError(f"{len(extras)} --extra and {len(shares)} --extra-share: give one share for each, or none")
+    extra = tuple(
+        ExtraConfig(*paths, share) for paths, share in zip(extras, shares or [None] * len(extras), strict=True)
+    )
+    data = DataConfig(images=images, masks=masks, test=test, group=group, categories=categories, extra=extra)
+    done = init(folder, data, FoldsConfig(folds, holdout, seed, fold_rule, by_view), say=say)
     for line in done.lines:
         click.echo(line)
     click.echo(

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from carvana_ens.data.folds import make_folds
-from carvana_ens.data.ids import groups
+from carvana_ens.data.ids import groups, photos_of_view, views
 from carvana_ens.data.images import ImageFolder
 from carvana_ens.data.masks import open_masks
 from carvana_ens.errors import DataError, UsageError
 from carvana_ens.files import sha256_file
-from carvana_ens.model import TTA, MemberConfig, Model, Recipe, find_recipe, parse_options, path_options
+from carvana_ens.model import PSEUDO_SHARE, TTA, MemberConfig, Model, Recipe, find_recipe, parse_options, path_options
 from carvana_ens.project import (
     IMPORTED,
     DataConfig,
@@ -28,7 +28,8 @@ from carvana_ens.project import (
 from carvana_ens.registry import load_model
 from carvana_ens.types import Json, Say, Size, unsaid
 from carvana_ens.verbs.plugin_calls import configured
-from carvana_ens.verbs.workspace import Workspace
+from carvana_ens.verbs.training_data import check_training
+from carvana_ens.verbs.workspace import Workspace, open_extra
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,12 @@ def init(root: Path, data: DataConfig, folds: FoldsConfig, say: Say = unsaid) ->
     lines = []
     if data.masks is not None and data.images is None:
         raise UsageError("--masks needs --images: the photos that the masks belong to")
-    if (folds.folds, folds.holdout) != (None, None) and data.masks is None:
-        raise UsageError("--folds and --holdout need --images and --masks: without them nothing is trained")
+    if dataclasses.replace(folds, seed=0) != FoldsConfig() and data.masks is None:
+        raise UsageError(
+            "--folds, --holdout, --fold-rule and --by-view need --images and --masks: without them nothing is trained"
+        )
+    if data.extra and data.masks is None:
+        raise UsageError("--extra needs --images and --masks: the photos that it is mixed with")
     if data.categories and data.masks is None:
         raise UsageError("--category needs --masks: the COCO file that has the categories")
     groups((), data.group)
@@ -67,7 +72,11 @@ def init(root: Path, data: DataConfig, folds: FoldsConfig, say: Say = unsaid) ->
                     f"first {', '.join(unmasked[:3])}"
                 )
             lines.append(f"{len(masks.ids)} masks ({masks.describe})")
-            folds = _checked(folds, groups(images.ids, data.group).values())
+            found = groups(images.ids, data.group)
+            folds = _checked(folds, found, data.group)
+            for number, config in enumerate(data.extra, 1):
+                extra = open_extra(number, config, data, set(found.values()), say)
+                lines.append(f"{len(extra.ids)} more training photos ({config.images}), never held out")
     if data.test is not None:
         test = ImageFolder(data.test, say=say)
         lines.append(f"{len(test.ids)} test photos in {len(set(groups(test.ids, data.group).values()))} groups")
@@ -89,10 +98,14 @@ def add_model(
     seed: int = 0,
     recipe: str | None = None,
     options: Mapping[str, str] | None = None,
+    wanted: tuple[str, ...] = (),
+    pseudo: str | None = None,
+    pseudo_share: float | None = None,
 ) -> MemberConfig:
     """Adds a member to ensemble.toml after checking that its plugin loads and takes its options.
 
-    recipe: one of the model's; its values are written out, ``options``, ``size`` and ``tta`` go before them.
+    recipe: one of the model's; its values are written out, ``options``, ``size`` and ``tta`` go before them. wanted:
+    the views to train on. pseudo, pseudo_share: pseudo-labels to mix in, see ``MemberConfig``.
 
     Raises:
         UsageError: options that contradict each other or the model, an unknown recipe, or a name that is taken.
@@ -104,9 +117,11 @@ def add_model(
             raise UsageError(f"member {like} has imported maps and no checkpoints: --like needs a member with a model")
         if other.like is not None:
             raise UsageError(f"member {like} is itself like {other.like}: use --like {other.like}")
-        own = options or recipe is not None or folds is not None or checkpoint is not None
+        own = options or recipe is not None or folds is not None or checkpoint is not None or wanted or pseudo
         if own or (model is not None and model != other.model):
-            raise UsageError(f"--like {like} takes model, options, folds and checkpoint from {like}: leave them out")
+            raise UsageError(
+                f"--like {like} takes model, options, folds, checkpoint and training data from {like}: leave them out"
+            )
         if size is None:
             raise UsageError(f"--like {like} makes the same checkpoints a member at another size: give --size HxW")
         model = other.model
@@ -122,7 +137,13 @@ def add_model(
         if not kind.trainable or checkpoint is not None:
             reason = f"model {model} is not trained" if checkpoint is None else "a --checkpoint is not trained again"
             raise UsageError(f"{reason}, so that --folds and --holdout mean nothing: leave them out")
-        folds = _checked(folds, Workspace(project).groups.values())
+        if (folds.folds, folds.holdout) == (None, None):
+            raise UsageError("--fold-rule and --by-view say how folds are made: give --folds N with them, or --holdout")
+        folds = _checked(folds, Workspace(project).groups, project.data.group)
+    if (wanted or pseudo is not None) and (not kind.trainable or checkpoint is not None):
+        raise UsageError(f"member {name or model} is not trained, so that --view and --pseudo mean nothing: leave out")
+    if pseudo_share is not None and pseudo is None:
+        raise UsageError("--pseudo-share is the share of pseudo-labels: name them with --pseudo NAME")
     relative = None
     if checkpoint is not None:
         if not checkpoint.is_file():
@@ -146,7 +167,12 @@ def add_model(
         out_of_fold=out_of_fold,
         seed=seed,
         options=given,
+        views=wanted,
+        pseudo=pseudo,
+        pseudo_share=PSEUDO_SHARE if pseudo_share is None else pseudo_share,
     )
+    if wanted or pseudo is not None:
+        check_training(Workspace(project), config)
     configured(kind, config, project.root)  # a combination that the model refuses is refused now
     add_member(project, config, folds)
     return config
@@ -174,12 +200,15 @@ def remove_model(project: Project, name: str) -> list[Path]:
     return [path for path in (project.root / "checkpoints" / name, project.root / "stores" / name) if path.exists()]
 
 
-def _checked(folds: FoldsConfig, present: Collection[str]) -> FoldsConfig:
+def _checked(folds: FoldsConfig, found: Mapping[str, str], pattern: str | None) -> FoldsConfig:
     """The settings of a fold table, one fold where a hold-out is asked for, after a table was made with them."""
     if folds.holdout is not None and folds.folds is None:
         folds = dataclasses.replace(folds, folds=1)
     if folds.folds is not None:
-        make_folds("default", dict.fromkeys(present, 1.0), folds.folds, folds.holdout, folds.seed)
+        areas = dict.fromkeys(found.values(), 1.0)
+        make_folds("default", areas, folds.folds, folds.holdout, folds.seed, rule=folds.rule)
+    if folds.by_view is not None:
+        photos_of_view(folds.by_view, found, views(found, pattern))
     return folds
 
 

@@ -47,6 +47,12 @@ def training_stamp(workspace: Workspace, config: MemberConfig) -> dict[str, Json
     return stamp
 
 
+def check_training(workspace: Workspace, config: MemberConfig) -> None:
+    """Refuses views and pseudo-labels that are not there; errors as for ``training_samples``."""
+    _of_views(workspace, config, workspace.ids)
+    _pseudo_parts(workspace, config)
+
+
 def _pseudo_parts(workspace: Workspace, config: MemberConfig) -> list[Part]:
     if config.pseudo is None:
         return []

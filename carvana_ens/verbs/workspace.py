@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from carvana_ens.data.mixed import Part
 from carvana_ens.data.pseudo import PseudoLabels
 from carvana_ens.errors import DataError, ProjectError
 from carvana_ens.files import digest
-from carvana_ens.project import FILE, ExtraConfig, FoldsConfig, Project
+from carvana_ens.project import FILE, DataConfig, ExtraConfig, FoldsConfig, Project
 from carvana_ens.types import Say, Track, unsaid, untracked
 
 DEFAULT_FOLDS = 5
@@ -77,16 +77,11 @@ class Workspace:
         Raises:
             DataError: photos and masks that do not match, or that the project's own photos may be of, too.
         """
-        return [self._extra(number, config) for number, config in enumerate(self.project.data.extra, 1)]
-
-    def _extra(self, number: int, config: ExtraConfig) -> Part:
-        images = ImageFolder(config.images, say=self.say)
-        coco = config.masks.suffix.lower() == ".json"
-        masks = open_masks(config.masks, self.project.data.categories if coco else ())
-        ids = matched_ids(images, masks)
-        self.check_apart(ids, f"data.extra {number} ({config.images})")
-        share = None if config.share is None else Fraction(str(config.share))
-        return Part(LabelledImages(images, masks, ids), ids, f"extra{number}:", share)
+        known = set(self.groups.values())
+        return [
+            open_extra(number, config, self.project.data, known, self.say)
+            for number, config in enumerate(self.project.data.extra, 1)
+        ]
 
     def pseudo(self, name: str) -> PseudoLabels:
         """Pseudo-labels by name.
@@ -97,24 +92,9 @@ class Workspace:
         """
         if name not in self._pseudo:
             labels = PseudoLabels(self.project.pseudo_folder(name), self.project.root)
-            self.check_apart(labels.ids, f"the pseudo-labels {name}")
+            check_apart(self.groups_of(labels.ids), set(self.groups.values()), f"the pseudo-labels {name}")
             self._pseudo[name] = labels
         return self._pseudo[name]
-
-    def check_apart(self, ids: Sequence[str], what: str) -> None:
-        """Refuses photos of which the training photos have the group: some fold would hold out what its model has
-        seen. what: names them.
-
-        Raises:
-            DataError: the same; names the first ids.
-        """
-        known = set(self.groups.values())
-        both = [image_id for image_id, group in self.groups_of(ids).items() if group in known]
-        if both:
-            raise DataError(
-                f"{len(both)} images of {what} are of groups that the project's training photos have too, "
-                f"{listed(both)}: a model would be trained on what its fold holds out; take them out"
-            )
 
     def fold_table(self, name: str) -> FoldTable:
         """The fold table of that name; made from the masks' areas and written when there is none yet.
@@ -165,6 +145,39 @@ class Workspace:
     def training_digest(self) -> str:
         """sha256 over ids and groups of the training photos."""
         return digest([[image_id, self.groups[image_id]] for image_id in self.ids])
+
+
+def open_extra(number: int, config: ExtraConfig, data: DataConfig, known: Collection[str], say: Say = unsaid) -> Part:
+    """A second data set. number: from 1. data: of the project. known: groups of its training photos.
+
+    Raises:
+        DataError: photos and masks that do not match, or photos of these groups.
+    """
+    images = ImageFolder(config.images, say=say)
+    masks = open_masks(config.masks, data.categories if config.masks.suffix.lower() == ".json" else ())
+    ids = matched_ids(images, masks)
+    check_apart(groups(ids, data.group), known, f"data.extra {number} ({config.images})")
+    share = None if config.share is None else Fraction(str(config.share))
+    return Part(LabelledImages(images, masks, ids), ids, f"extra{number}:", share)
+
+
+def check_apart(found: Mapping[str, str], known: Collection[str], what: str) -> None:
+    """Refuses images whose group the training photos have: some fold would hold out what its model has seen.
+
+    Args:
+        found: the group of each image.
+        known: groups of the training photos.
+        what: names the images.
+
+    Raises:
+        DataError: names the first ids.
+    """
+    both = [image_id for image_id, group in found.items() if group in known]
+    if both:
+        raise DataError(
+            f"{len(both)} of {len(found)} images of {what} are of groups that the training photos have too, "
+            f"{listed(both)}: a model would be trained on what its fold holds out; take them out"
+        )
 
 
 def _check_table(path: Path, table: FoldTable, config: FoldsConfig) -> None:
