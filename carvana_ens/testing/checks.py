@@ -6,13 +6,21 @@ unless they are given a checkpoint.
 
 from __future__ import annotations
 
-from carvana_ens.testing.declared import check_class, check_config, check_import, check_options, check_parameters
+from carvana_ens.testing.declared import (
+    check_class,
+    check_config,
+    check_import,
+    check_options,
+    check_parameters,
+    check_recipes,
+)
 from carvana_ens.testing.fitted import check_fit, fit_drawn
 from carvana_ens.testing.predicted import check_answers, check_independence, check_predict_all, check_repeats
 
 CHECKS = (
     check_class,
     check_options,
+    check_recipes,
     check_config,
     check_import,
     check_parameters,
@@ -35,6 +43,7 @@ __all__ = [
     "check_options",
     "check_parameters",
     "check_predict_all",
+    "check_recipes",
     "check_repeats",
     "fit_drawn",
 ]

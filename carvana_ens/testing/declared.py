@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from carvana_ens.errors import UsageError
-from carvana_ens.model import TTA, MemberConfig, Model, options_json, parse_options
+from carvana_ens.model import TTA, MemberConfig, Model, Recipe, options_json, parse_options, recipes_of
+from carvana_ens.registry import NAME
 from carvana_ens.testing.drawn import SIZE
 from carvana_ens.testing.trial import calling, config_of, made, refused
 from carvana_ens.types import Json, Size
@@ -116,6 +117,31 @@ def _check_option(model_class: type[Model], field: dataclasses.Field[Any], hint:
     help_text = field.metadata.get("help")
     if not (isinstance(help_text, str) and help_text.strip()) or "\n" in help_text:
         raise refused(model_class, f"option {field.name} has the help {help_text!r}: give one line, option(..., help)")
+
+
+def check_recipes(model_class: type[Model], options: Mapping[str, Json]) -> None:
+    """The recipes are carvana_ens.Recipe, each with a name and a help line, and the model takes what they set.
+
+    Raises:
+        PluginError: they are not, or it does not.
+    """
+    recipes: Any = model_class.recipes
+    if not isinstance(recipes, Mapping):
+        raise refused(model_class, f"recipes is {recipes!r}: set it to a table of carvana_ens.Recipe by name")
+    for name, recipe in recipes.items():
+        if not (isinstance(name, str) and NAME.fullmatch(name)):
+            raise refused(model_class, f"a recipe is named {name!r}: a name is lower-case words joined by -")
+        if not isinstance(recipe, Recipe):
+            raise refused(model_class, f"recipe {name} is {recipe!r}: make it a carvana_ens.Recipe")
+        if not (isinstance(recipe.help, str) and recipe.help.strip()) or "\n" in recipe.help:
+            raise refused(model_class, f"recipe {name} has the help {recipe.help!r}: give one line")
+        if any(flip not in TTA or recipe.tta.count(flip) > 1 for flip in recipe.tta):
+            raise refused(model_class, f"recipe {name} has the tta {recipe.tta}: use each of {TTA} at most once")
+        given = recipes_of(model_class)[name].options
+        config = config_of(model_class, {**given, **options}, SIZE)
+        with calling(model_class, f"its recipe {name}"):
+            parse_options(model_class.Options, given)
+            model_class(dataclasses.replace(config, size=recipe.size, tta=recipe.tta))
 
 
 def check_config(model_class: type[Model], options: Mapping[str, Json]) -> None:

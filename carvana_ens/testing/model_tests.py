@@ -81,6 +81,10 @@ class ModelTests:
         """See ``check_options``."""
         checks.check_options(self._class, self.options)
 
+    def test_recipes(self) -> None:
+        """See ``check_recipes``."""
+        checks.check_recipes(self._class, self.options)
+
     def test_config(self) -> None:
         """See ``check_config``."""
         checks.check_config(self._class, self.options)

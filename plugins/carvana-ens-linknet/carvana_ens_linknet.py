@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import timm
 from torch import Tensor, nn
 
-from carvana_ens import EncoderOptions, TorchModel, load_encoder, option
+from carvana_ens import EncoderOptions, Recipe, Size, TorchModel, load_encoder, option
 
 
 class LinkNet(nn.Module):
@@ -80,6 +81,102 @@ class LinkNetOptions(EncoderOptions):
     output_conv: bool = option(False, "a 1x1 convolution of the logits at the end, as the Keras solution has it")
 
 
+ALBU: Mapping[str, Any] = {
+    "encoder_weights": "hub",
+    "colour": "bgr",
+    "normalise": "unit",
+    "pad": "zero",
+    "pad_sides": "after",
+    "loss": "bce,dice-clamp",
+    "border": "0",
+    "dice_rim": 6,
+    "optimiser": "adam",
+    "rate": 1e-4,
+    "weight_decay": 0.0,
+    "clip_norm": 1.0,
+    "schedule": "steps",
+    "rate_steps": "12:0.1,23:1,25:0.1,27:0.01,28:1,30:0.1,32:0.01,33:1,35:0.1,37:0.01,38:1",
+    "reset": "23",
+    "reset_to": "adam",
+    "epochs": 40,
+    "batch_size": 4,
+    "drop_last": True,
+    "replay": 10,
+    "best_by": "loss",
+    "hflip": 0.5,
+    "warp": 0.75,
+    "shift": 0.0,
+    "scale_least": 0.9,
+    "scale_most": 1.1,
+    "rotation": 5.0,
+    "fill": "reflect",
+    "light": 0.5,
+    "brightness": 0.1,
+    "contrast": 0.0,
+    "hue": 20.0,
+    "hsv_saturation": 25 / 255,
+    "value": 25 / 255,
+    "repaint": 0.0,
+}
+"""albu's training; his hue of 10 is of OpenCV's 180 a turn."""
+
+KERAS: Mapping[str, Any] = {
+    "encoder_weights": "hub",
+    "output_conv": True,
+    "colour": "rgb",
+    "normalise": "unit",
+    "pad": "none",
+    "loss": "bce-positive,dice-batch",
+    "border": "11",
+    "border_rule": "tensorflow",
+    "optimiser": "sgd",
+    "rate": 1e-2,
+    "momentum": 0.9,
+    "nesterov": True,
+    "weight_decay": 0.0,
+    "schedule": "plateau",
+    "plateau_factor": 0.333,
+    "plateau_patience": 3,
+    "plateau_delta": 1e-4,
+    "plateau_least": 1e-4,
+    "epochs": 50,
+    "drop_last": True,
+    "best_by": "dice",
+    "patience": 8,
+    "min_delta": 1e-5,
+    "hflip": 0.5,
+    "warp": 0.5,
+    "shift": 0.0625,
+    "scale_least": 0.9,
+    "scale_most": 1.1,
+    "rotation": 0.0,
+    "fill": "zero",
+    "light": 0.0,
+    "brightness": 0.0,
+    "contrast": 0.0,
+    "repaint": 0.0,
+}
+
+MODERN = Recipe(
+    "the defaults of this version, every one written out, and ImageNet's weights with the input they were trained on",
+    options={"encoder_weights": "hub", "colour": "rgb", "normalise": "imagenet"},
+)
+NOT_HERE = "Not here: maps cut down to whole codes (rounded here)"
+
+
+def _albu(told: str, **changes: Any) -> Recipe:
+    return Recipe(f"albu (first place), --folds 5: {told}. {NOT_HERE}", tta=("hflip",), options={**ALBU, **changes})
+
+
+def _keras(size: Size, batch_size: int, accumulate: int) -> Recipe:
+    told = (
+        f"the Keras solution's LinkNet: {batch_size * accumulate} photos a step, rate lowered on a plateau. Not here: "
+        "parameters that also move between its steps, its split by photo (use --holdout 0.2); its weights are not told"
+    )
+    steps = {"batch_size": batch_size, "accumulate": accumulate, "rate_decay": 1e-6 * accumulate}
+    return Recipe(told, size=size, options={**KERAS, **steps})
+
+
 class LinkNet34(TorchModel):
     """LinkNet on ResNet-34, on whole photos with black columns and rows up to a multiple of 32."""
 
@@ -88,6 +185,16 @@ class LinkNet34(TorchModel):
     size = None
     divisor = 32
     encoder: ClassVar[str] = "resnet34"
+    recipes: ClassVar[Mapping[str, Recipe]] = {
+        "modern": MODERN,
+        "s0-linknet34": _keras(Size(1024, 1024), 6, 14),
+        "s2-linknet34-fma": _albu("folds by each car's whole mask area, as they are by default (three runs: --seed)"),
+        "s2-linknet34-f04a": _albu("as fma, folds by the mask area of one view (--by-view 05)"),
+        "s2-linknet34-f04a-clahe": _albu("as f04a, on photos equalised by CLAHE", equalise=True),
+        "s2-linknet34-f04a-clahe-rmsprop": _albu(
+            "as f04a-clahe, RMSprop up to epoch 23", equalise=True, optimiser="rmsprop"
+        ),
+    }
 
     def build(self) -> nn.Module:
         """The network, untrained: (N, C, H, W) in, logits (N, 1, H, W) out."""
@@ -111,9 +218,11 @@ class LinkNet18(LinkNet34):
     """The same on ResNet-18, the encoder of the LinkNet paper."""
 
     encoder = "resnet18"
+    recipes: ClassVar = {"modern": MODERN}
 
 
 class LinkNet50(LinkNet34):
     """The same on ResNet-50."""
 
     encoder = "resnet50"
+    recipes: ClassVar = {"modern": MODERN, "s0-linknet50": _keras(Size(1280, 1280), 2, 10)}

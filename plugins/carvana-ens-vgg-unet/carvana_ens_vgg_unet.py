@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import timm
 import torch
 from torch import Tensor, nn
 
-from carvana_ens import EncoderOptions, Size, TorchModel, load_encoder, option
+from carvana_ens import EncoderOptions, Recipe, Size, TorchModel, load_encoder, option
 
 ENCODER = "vgg11"
 
@@ -70,6 +70,86 @@ def bilinear_doubling(inputs: int, middle: int, outputs: int) -> nn.Module:
     return nn.Sequential(doubling, *_conv_relu(inputs, middle), *_conv_relu(middle, outputs))
 
 
+ASANAKOY: Mapping[str, Any] = {
+    "encoder_weights": "hub",
+    "colour": "rgb",
+    "normalise": "imagenet",
+    "pad": "none",
+    "loss": "bce,dice-plus",
+    "border": "auto",
+    "border_rule": "torch",
+    "optimiser": "adam",
+    "rate": 1e-4,
+    "weight_decay": 0.0,
+    "schedule": "steps",
+    "rate_steps": "10:0.1,15:0.01",
+    "cycle": 20,
+    "stages": "epochs=15; epochs=45 rate=1e-6 cycle=0 rate_steps=5:100,15:10,20:1,25:100,35:10,40:1 "
+    "warp=0.75 rotation=5 light=0 gray=0",
+    "epochs": 60,
+    "batch_size": 1,
+    "accumulate": 4,
+    "accumulate_as": "sum",
+    "best_by": "dice",
+    "hflip": 0.5,
+    "warp": 0.5,
+    "shift": 0.0625,
+    "scale_least": 0.91,
+    "scale_most": 1.21,
+    "rotation": 10.0,
+    "fill": "reflect",
+    "soft_masks": False,
+    "light": 0.5,
+    "brightness": 0.5,
+    "contrast": 0.5,
+    "saturation": 0.3,
+    "gray": 0.25,
+    "repaint": 0.0,
+}
+"""Two stages, for the augmentation changes after 15 epochs; the rate's cycle of 20 runs on through both."""
+
+TERNAUS: Mapping[str, Any] = {
+    "encoder_weights": "hub",
+    "colour": "rgb",
+    "normalise": "imagenet",
+    "pad": "reflect",
+    "pad_sides": "both",
+    "loss": "bce,log-dice",
+    "border": "0",
+    "optimiser": "adam",
+    "rate": 1e-4,
+    "weight_decay": 0.0,
+    "reset": "every",
+    "schedule": "steps",
+    "rate_steps": "1:0.5,3:0.25,4:1",
+    "cycle": 5,
+    "epochs": 52,
+    "batch_size": 4,
+    "best_by": "loss",
+    "hflip": 0.5,
+    "warp": 0.0,
+    "shift": 0.0,
+    "scale": 0.0,
+    "light": 0.25,
+    "brightness": 0.0,
+    "contrast": 0.0,
+    "hue": 100.0,
+    "hsv_saturation": 5 / 255,
+    "value": 15 / 255,
+    "gray_object": 0.25,
+    "repaint": 0.0,
+}
+"""His hue of 50 is of OpenCV's 180 a turn."""
+
+
+def _asanakoy(name: str) -> Mapping[str, Recipe]:
+    told = (
+        "asanakoy (first place), --folds 7 --fold-rule histogram: Adam, cycles of 20 epochs, one photo at a time, four "
+        "a step. Not here: the second stage starts from the best epoch, his from the last; gray by other weights"
+    )
+    return {name: Recipe(told, options=ASANAKOY)}
+
+
 class _VggUnet(TorchModel):
     Options: ClassVar[type] = EncoderOptions
     options: EncoderOptions
@@ -89,6 +169,8 @@ class _VggUnet(TorchModel):
 class UnetVgg11V1(_VggUnet):
     """Asanakoy's UnetVgg11: 64 channels at the finest level, learnt doublings."""
 
+    recipes = _asanakoy("s2-unet-vgg11-v1")
+
     def build(self) -> nn.Module:
         """The network, untrained: (N, C, H, W) in, logits (N, 1, H, W) out."""
         return VggUnet(self.channels, 64, (16, 8, 8, 4, 2), learnt_doubling)
@@ -97,6 +179,8 @@ class UnetVgg11V1(_VggUnet):
 class UnetVgg11V2(_VggUnet):
     """The same with bilinear doublings."""
 
+    recipes = _asanakoy("s2-unet-vgg11-v2")
+
     def build(self) -> nn.Module:
         """The network, untrained: (N, C, H, W) in, logits (N, 1, H, W) out."""
         return VggUnet(self.channels, 64, (16, 8, 8, 4, 2), bilinear_doubling)
@@ -104,6 +188,8 @@ class UnetVgg11V2(_VggUnet):
 
 class UnetVgg11A(_VggUnet):
     """Ternaus' UNet11, 32 channels at the finest level, as asanakoy fed it: squashed to 1024x1024."""
+
+    recipes = _asanakoy("s2-unet-vgg11-a")
 
     def build(self) -> nn.Module:
         """The network, untrained: (N, C, H, W) in, logits (N, 1, H, W) out."""
@@ -127,3 +213,10 @@ class Unet11(UnetVgg11A):
 
     Options = Unet11Options
     size = None
+    recipes: ClassVar[Mapping[str, Recipe]] = {
+        "s2-unet11": Recipe(
+            "ternaus (first place), --folds 5 --by-view 05: a fresh Adam every epoch, hue and gray cars. Not here: hue "
+            "and gray cars never on one photo, and maps cut down to whole codes (rounded here)",
+            options=TERNAUS,
+        )
+    }

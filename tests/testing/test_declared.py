@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 
 from carvana_ens.errors import PluginError
-from carvana_ens.model import Model, option
+from carvana_ens.model import Model, Recipe, option
 from carvana_ens.testing.checks import check_import
 from carvana_ens.types import Size
 
@@ -28,6 +28,28 @@ from carvana_ens.types import Size
 )
 def test_class_attributes_that_the_host_does_not_know(tiny, attributes, words):
     tiny.assert_fault(type("Planted", (tiny.Bright,), attributes), "check_class", words)
+
+
+@pytest.mark.parametrize(
+    ("recipes", "words"),
+    [
+        ([], r"recipes is \[\]: set it to a table"),
+        ({"My own": Recipe("mine")}, "named 'My own': a name is lower-case words"),
+        ({"own": {"slope": 2.0}}, "recipe own is {'slope': 2.0}: make it a carvana_ens.Recipe"),
+        ({"own": Recipe("")}, "recipe own has the help ''"),
+        ({"own": Recipe("two\nlines")}, "recipe own has the help"),
+        ({"own": Recipe("mine", tta=("turn",))}, "recipe own has the tta"),
+        ({"own": Recipe("mine", options={"sloppe": 2.0})}, "its recipe own raised .*did you mean 'slope'"),
+        ({"modern": Recipe("mine", options={"slope": "steep"})}, "its recipe modern raised .*takes a number"),
+    ],
+)
+def test_recipes_that_cannot_be_followed(tiny, recipes, words):
+    tiny.assert_fault(type("Planted", (tiny.Bright,), {"recipes": recipes}), "check_recipes", words)
+
+
+def test_a_recipe_that_can_be_followed(tiny):
+    recipes = {"own-2": Recipe("mine", Size(8, 8), ("hflip",), {"slope": 2.0})}
+    assert tiny.first_fault(type("Planted", (tiny.Bright,), {"recipes": recipes})) == (None, "")
 
 
 def test_what_is_no_model(tiny):

@@ -11,7 +11,7 @@ import pytest
 
 MODELS = Path(__file__).with_name("tiny_models.py")
 NAMES = {
-    *("class_attributes", "options", "config", "import", "parameters", "fit"),
+    *("class_attributes", "options", "recipes", "config", "import", "parameters", "fit"),
     *("answers", "repeats", "independence", "predict_all"),
 }
 SOURCE = """

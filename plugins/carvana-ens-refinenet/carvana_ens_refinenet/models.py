@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from torch import nn
 
 from carvana_ens import EncoderOptions, Size, TorchModel, load_encoder, option
+from carvana_ens_refinenet import recipes as authors
 from carvana_ens_refinenet.gated import GatedRefineNet
 from carvana_ens_refinenet.network import Plan, RefineNet
 
@@ -51,6 +52,7 @@ class _Planned(_RefineNet):
 class RefineNetV1(_Planned):
     """ResNet50; features are added."""
 
+    recipes = authors.main(1)
     plan = Plan(
         "resnet50",
         middle=3,
@@ -65,6 +67,7 @@ class RefineNetV1(_Planned):
 class RefineNetV2(_Planned):
     """ResNet50; features are concatenated, but for the finest."""
 
+    recipes = authors.main(2)
     plan = Plan(
         "resnet50",
         middle=1,
@@ -79,6 +82,7 @@ class RefineNetV2(_Planned):
 class RefineNetV3(_Planned):
     """Version 2 with two units at a time."""
 
+    recipes = authors.main(3)
     plan = Plan(
         "resnet50",
         middle=1,
@@ -93,6 +97,7 @@ class RefineNetV3(_Planned):
 class RefineNetV4(_Planned):
     """ResNet34, halved once more; features are concatenated, two units at a time."""
 
+    recipes = authors.main(4)
     plan = Plan(
         "resnet34",
         middle=1,
@@ -108,6 +113,7 @@ class RefineNetV4(_Planned):
 class RefineNetV5(_Planned):
     """VGG16 with normalisation, halved once more; features are concatenated as they are."""
 
+    recipes = authors.main(5)
     plan = Plan(
         "vgg16_bn",
         middle=3,
@@ -123,6 +129,7 @@ class RefineNetV5(_Planned):
 class RefineNetV6(_RefineNet):
     """VGG16 with normalisation; gated features, and a loss on seven maps."""
 
+    recipes = authors.gated()
     divisor = 64
 
     def build(self) -> nn.Module:

@@ -7,6 +7,7 @@ from typing import ClassVar
 from torch import nn
 
 from carvana_ens import Size
+from carvana_ens_unet import recipes as authors
 from carvana_ens_unet.network import UnetModel, ladder, stages
 
 
@@ -20,6 +21,7 @@ class UnetScratch(UnetModel):
     widths: ClassVar[tuple[int, ...]] = (32, 64, 128, 256, 512, 1024, 1024)
     """Channels of each level, finest first, then of the bottom."""
     size = Size(1024, 1024)
+    recipes = authors.asanakoy("s2-unet-scratch")
     divisor = 64
 
     def build(self) -> nn.Module:
@@ -34,6 +36,7 @@ class UnetScratch4(UnetScratch):
 
     widths = (24, 64, 128, 256, 512)
     divisor = 16
+    recipes = authors.asanakoy("s2-unet-scratch-4")
 
 
 class UnetScratch5(UnetScratch):
@@ -41,6 +44,7 @@ class UnetScratch5(UnetScratch):
 
     widths = (32, 64, 128, 256, 512, 1024)
     divisor = 32
+    recipes = authors.asanakoy("s2-unet-scratch-5")
 
 
 class UnetScratch7(UnetScratch):
@@ -48,9 +52,11 @@ class UnetScratch7(UnetScratch):
 
     widths = (48, 96, 128, 256, 512, 1024, 1536, 1536)
     divisor = 128
+    recipes = authors.asanakoy("s2-unet-scratch-7")
 
 
 class UnetScratchNarrow(UnetScratch):
     """Six levels from 32 channels, which widen a level later."""
 
     widths = (32, 32, 64, 128, 256, 512, 768)
+    recipes = authors.asanakoy("s2-unet-scratch-narrow")

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 from torch import nn
 
 from carvana_ens import Size, option
+from carvana_ens_unet import recipes as authors
 from carvana_ens_unet.keras import KerasOptions, keras_norm, start_as_keras
 from carvana_ens_unet.network import UnetModel, UnetOptions, doubled, ladder, stages
 
@@ -51,6 +52,7 @@ class UnetGray(_Gray):
 
     Options = UnetGrayOptions
     options: UnetGrayOptions
+    recipes = authors.gray("s3-unet-gray")
 
     def build(self) -> nn.Module:
         """The network, untrained: (N, C, H, W) in, logits (N, 1, H, W) out."""
@@ -64,6 +66,8 @@ class SegnetGray(_Gray):
 
     Source: segnet of networks.py.
     """
+
+    recipes = authors.gray("s3-segnet-gray")
 
     def build(self) -> nn.Module:
         """The network, untrained: (N, C, H, W) in, logits (N, 1, H, W) out."""
@@ -108,6 +112,7 @@ class UnetRoi(UnetModel):
     widths: ClassVar[tuple[int, ...]] = (16, 32, 64, 128, 256)
     """Channels of each level, finest first, then of the bottom."""
     size = None
+    recipes = authors.roi("s3-unet-roi")
     batch_size = 1
     divisor = 16
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from carvana_ens import Size, option
+from carvana_ens_unet import recipes as authors
 from carvana_ens_unet.network import Norm, UNet, UnetModel, UnetOptions, doubled, ladder, row, stages
 
 
@@ -43,6 +44,7 @@ class MyunetEven128(_Myunet):
 
     widths: ClassVar[tuple[int, ...]] = (64, 128, 256, 512)
     size = Size(128, 128)
+    recipes = authors.junhongxu("s1-myunet-128-2")
     divisor = 16
 
     def build(self) -> nn.Module:
@@ -56,6 +58,7 @@ class MyunetEven256(MyunetEven128):
 
     widths = (32, *MyunetEven128.widths)
     size = Size(256, 256)
+    recipes = authors.junhongxu("s1-myunet-256-2")
     divisor = 32
 
 
@@ -64,6 +67,7 @@ class MyunetEven512(MyunetEven128):
 
     widths = (16, *MyunetEven256.widths)
     size = Size(512, 512)
+    recipes = authors.junhongxu("s1-myunet-512-2")
     divisor = 64
 
 
@@ -104,6 +108,7 @@ class MyunetPhoto(_Myunet):
 
     double: ClassVar[bool] = False
     size = Size(1024, 1024)
+    recipes = authors.junhongxu("s1-myunet-1024-5")
     divisor = 64
 
     def build(self) -> nn.Module:
@@ -118,6 +123,7 @@ class MyunetPhotoDouble(MyunetPhoto):
 
     double = True
     divisor = 128
+    recipes = authors.five_fold("s1-myunet-double-1024-5")
 
 
 class Myunet128(_Myunet):
@@ -135,6 +141,7 @@ class Myunet128(_Myunet):
     halved: ClassVar[bool] = False
     """The first level's second convolution halves the grid, and one more doubling with a convolution ends the way."""
     size = Size(128, 128)
+    recipes = authors.junhongxu("s1-myunet-128")
     divisor = 16
 
     def build(self) -> nn.Module:
@@ -169,6 +176,7 @@ class Myunet128(_Myunet):
 class Myunet128Wide(Myunet128):
     """The same of 3x3 convolutions, with 1x1 at the bottom."""
 
+    recipes = authors.junhongxu("s1-myunet-128-1")
     kernels = ((3, 3), (1,), (3, 3))
 
 
@@ -177,6 +185,7 @@ class Myunet256(Myunet128):
 
     halved = True
     size = Size(256, 256)
+    recipes = authors.junhongxu("s1-myunet-256")
     divisor = 32
 
 
@@ -185,6 +194,7 @@ class Myunet256Wide(Myunet128Wide):
 
     halved = True
     size = Size(256, 256)
+    recipes = authors.junhongxu("s1-myunet-256-1")
     divisor = 32
 
 
@@ -223,6 +233,7 @@ class MyunetEarly512(_Myunet):
     """
 
     size = Size(1024, 1024)
+    recipes = authors.junhongxu("s1-myunet-512")
     divisor = 64
 
     def build(self) -> nn.Module:
@@ -250,6 +261,7 @@ class MyunetEarly3(_Myunet):
     """
 
     size = Size(256, 256)
+    recipes = authors.junhongxu("s1-myunet-v3")
     divisor = 16
 
     def build(self) -> nn.Module:

@@ -7,6 +7,7 @@ from typing import ClassVar
 from torch import nn
 
 from carvana_ens import Size
+from carvana_ens_unet import recipes as authors
 from carvana_ens_unet.keras import KerasOptions, keras_norm, start_as_keras
 from carvana_ens_unet.network import UnetModel, ladder, stages
 
@@ -23,6 +24,7 @@ class Unet128(UnetModel):
     options: KerasOptions
     widths: ClassVar[tuple[int, ...]] = (64, 128, 256, 512)
     size = Size(128, 128)
+    recipes = authors.keras("s0-unet-128", 24, 3)
     divisor = 16
 
     def build(self) -> nn.Module:
@@ -38,6 +40,7 @@ class Unet256(Unet128):
 
     widths = (32, *Unet128.widths)
     size = Size(256, 256)
+    recipes = authors.keras("s0-unet-256", 24, 3)
     divisor = 32
 
 
@@ -46,6 +49,7 @@ class Unet512(Unet128):
 
     widths = (16, *Unet256.widths)
     size = Size(512, 512)
+    recipes = authors.keras("s0-unet-512", 8, 8)
     divisor = 64
 
 
@@ -54,4 +58,5 @@ class Unet1024(Unet128):
 
     widths = (8, *Unet512.widths)
     size = Size(1024, 1024)
+    recipes = authors.keras("s0-unet-1024", 4, 16)
     divisor = 128
