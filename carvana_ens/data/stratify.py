@@ -21,7 +21,11 @@ def area_classes(areas: Mapping[str, float], least: int) -> dict[str, int]:
         areas: mask area of each group, in any one unit; at least one.
         least: groups of a class, where there are as many at all.
     """
-    counts, edges = np.histogram(list(areas.values()), bins=BINS)
+    values = np.array(list(areas.values()))
+    edges = np.linspace(values.min(), values.max(), BINS + 1)
+    if not np.all(edges[:-1] < edges[1:]):  # all the same, up to rounding: no histogram, one class
+        return dict.fromkeys(areas, 0)
+    counts, _ = np.histogram(values, edges)
     tops: list[float] = []  # the upper edge of each class
     held = 0
     for count, top in zip(counts.tolist(), edges[1:].tolist(), strict=True):

@@ -52,6 +52,12 @@ def test_classes_on_edges_and_of_few_groups(areas: list[int], least: int) -> Non
     assert area_classes(mapping, least) == merged_bins(pd.Series(mapping), least).to_dict()
 
 
+def test_areas_that_differ_by_rounding_are_one_class() -> None:
+    areas = {"a": 0.1 + 0.2, "b": 0.3, "c": 0.3}
+    assert areas["a"] != areas["b"]
+    assert area_classes(areas, 1) == {"a": 0, "b": 0, "c": 0}
+
+
 @pytest.mark.parametrize("folds", [2, 5, 7])
 def test_folds_get_of_each_class_what_stratified_k_fold_gives(folds: int) -> None:
     areas = cars(3)
