@@ -54,13 +54,13 @@ bench-scale: install
 bench-gpu: install
 	$(BIN)/python tests/benchmarks/bench_gpu.py
 
-# An hour and more of training on real photos, in bench-training/, where a stopped run goes on.
+# An hour and more of training on real photos, in build/bench-training, where a stopped run goes on.
 bench-training: install
-	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_training.py bench-training
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_training.py build/bench-training
 
 fix: install
 	$(BIN)/ruff check --fix $(PYTHON_FILES)
 	$(BIN)/ruff format $(PYTHON_FILES)
 
 clean:
-	rm -rf $(VENV) demo bench-training .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache
