@@ -142,12 +142,20 @@ TERNAUS: Mapping[str, Any] = {
 """His hue of 50 is of OpenCV's 180 a turn."""
 
 
+MODERN = {
+    "modern": Recipe(
+        "the defaults of this version, every one written out, and ImageNet's weights",
+        options={"encoder_weights": "hub"},
+    )
+}
+
+
 def _asanakoy(name: str) -> Mapping[str, Recipe]:
     told = (
         "asanakoy (first place), --folds 7 --fold-rule histogram: Adam, cycles of 20 epochs, one photo at a time, four "
         "a step. Not here: the second stage starts from the best epoch, his from the last; gray by other weights"
     )
-    return {name: Recipe(told, options=ASANAKOY)}
+    return {**MODERN, name: Recipe(told, options=ASANAKOY)}
 
 
 class _VggUnet(TorchModel):
@@ -214,9 +222,10 @@ class Unet11(UnetVgg11A):
     Options = Unet11Options
     size = None
     recipes: ClassVar[Mapping[str, Recipe]] = {
+        **MODERN,
         "s2-unet11": Recipe(
             "ternaus (first place), --folds 5 --by-view 05: a fresh Adam every epoch, hue and gray cars. Not here: hue "
             "and gray cars never on one photo, and maps cut down to whole codes (rounded here)",
             options=TERNAUS,
-        )
+        ),
     }

@@ -78,6 +78,6 @@ def gated() -> Mapping[str, Recipe]:
     """JunhongXu's recipe of version 6."""
     told = (
         "JunhongXu's refinenetv6_trainer.py: a loss on all seven maps, 512x512 and then 1024x1024 (its last size is "
-        f"not told). Not here: its first step after one batch alone. {NOT_HERE}"
+        f"not told). {NOT_HERE}; its first step after one batch alone"
     )
     return {"modern": MODERN, "s1-refinenet-v6": Recipe(told, options=GATED)}

@@ -13,7 +13,7 @@ import timm
 import torch
 from torch import nn
 
-from carvana_ens import EncoderOptions, TorchModel, load_encoder, option
+from carvana_ens import EncoderOptions, Recipe, TorchModel, load_encoder, option
 from carvana_ens_timm.encoder import coarsest_stride, make_encoder
 from carvana_ens_timm.fpn import FpnDecoder
 from carvana_ens_timm.linknet import LinknetDecoder
@@ -104,6 +104,12 @@ class TimmModel(TorchModel):
 
     Options: ClassVar[type] = TimmOptions
     options: TimmOptions
+    recipes: ClassVar[Mapping[str, Recipe]] = {
+        "modern": Recipe(
+            "the defaults of this version, every one written out, and timm's own weights of the backbone",
+            options={"encoder_weights": "hub"},
+        )
+    }
 
     @cached_property
     def divisor(self) -> int:  # type: ignore[override]  # worked out when it is first wanted
