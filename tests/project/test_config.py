@@ -9,7 +9,7 @@ import tomlkit
 
 from carvana_ens import MemberConfig, Project, Size
 from carvana_ens.errors import ProjectError, UsageError
-from carvana_ens.project import FILE, IMPORTED, DataConfig, FoldsConfig, find_project
+from carvana_ens.project import FILE, IMPORTED, DataConfig, ExtraConfig, FoldsConfig, find_project
 
 SMALL = """schema = 1
 
@@ -46,9 +46,18 @@ masks = "/abs/masks.csv"
 test = "test"
 group = '(.*)_\\d+'
 categories = ["car", "wheel"]
+[[data.extra]]
+images = "../more"
+masks = "more.csv"
+[[data.extra]]
+images = "gta"
+masks = "gta_masks"
+share = 0.2
 [folds.default]
 folds = 3
 seed = 4
+rule = "histogram"
+by_view = "05"
 [folds.once]
 folds = 1
 holdout = 0.2
@@ -62,6 +71,9 @@ sha256 = "00ff"
 out_of_fold = true
 seed = 7
 options = {epochs = 3, name = "x", rate = 0.5, flag = false}
+views = ["01", "09"]
+pseudo = "sure"
+pseudo_share = 0.25
 [members.b]
 model = "linknet"
 [members.maps]
@@ -69,9 +81,17 @@ imported = true
 """
     project = Project(write(tmp_path, text))
     assert project.data == DataConfig(
-        tmp_path.parent / "photos", Path("/abs/masks.csv"), tmp_path / "test", r"(.*)_\d+", ("car", "wheel")
+        tmp_path.parent / "photos",
+        Path("/abs/masks.csv"),
+        tmp_path / "test",
+        r"(.*)_\d+",
+        ("car", "wheel"),
+        (
+            ExtraConfig(tmp_path.parent / "more", tmp_path / "more.csv"),
+            ExtraConfig(tmp_path / "gta", tmp_path / "gta_masks", 0.2),
+        ),
     )
-    assert project.folds == {"default": FoldsConfig(3, None, 4), "once": FoldsConfig(1, 0.2)}
+    assert project.folds == {"default": FoldsConfig(3, None, 4, "histogram", "05"), "once": FoldsConfig(1, 0.2)}
     options = {"epochs": 3, "name": "x", "rate": 0.5, "flag": False}
     assert project.members["a"] == MemberConfig(
         "a",
@@ -85,6 +105,9 @@ imported = true
         True,
         7,
         options,
+        ("01", "09"),
+        "sure",
+        0.25,
     )
     assert project.members["b"] == MemberConfig("b", "linknet")
     assert project.members["maps"] == MemberConfig("maps", IMPORTED)
@@ -108,6 +131,7 @@ def test_where_things_lie(tmp_path: Path) -> None:
 
 MEMBER = "schema = 1\n[members.a]\nmodel = 'm'\n"
 FOLDS = "schema = 1\n[folds.x]\n"
+EXTRA = "schema = 1\n[[data.extra]]\nimages = 'x'\nmasks = 'y'\n"
 BAD = {
     "no schema": ("[data]\n", "schema is None"),
     "newer schema": ("schema = 2\n", "schema is 2"),
@@ -135,6 +159,38 @@ BAD = {
     "one fold": (FOLDS + "folds = 1\n", "folds.x has folds 1 and holdout None"),
     "folds.seed": (FOLDS + "seed = -1\n", "folds.x.seed takes a whole number from 0, got -1"),
     "folds.seed true": (FOLDS + "seed = true\n", "folds.x.seed takes a whole number from 0, got True"),
+    "folds.rule": (FOLDS + "rule = 'area'\n", "folds.x.rule: 'area' is no rule to make folds by: take one of rank, "),
+    "folds.rule as number": (FOLDS + "rule = 1\n", "folds.x.rule: 1 is no rule"),
+    "folds.rule of a hold-out": (FOLDS + "folds = 1\nholdout = 0.2\nrule = 'histogram'\n", "folds.x.rule: rule hist"),
+    "folds.by_view": (FOLDS + "by_view = 5\n", "folds.x.by_view takes a text, got 5"),
+    "extra": ("schema = 1\n[data]\nextra = 'x'\n", "data.extra takes tables, each begun with [[data.extra]], got 'x'"),
+    "an extra": ("schema = 1\n[data]\nextra = ['x']\n", "data.extra takes tables"),
+    "extra as table": ("schema = 1\n[data.extra]\nimages = 'x'\n", "data.extra takes tables"),
+    "extra key": (EXTRA + "photos = 'x'\n", "key data.extra 1.photos is unknown"),
+    "extra without masks": ("schema = 1\n[[data.extra]]\nimages = 'x'\n", "data.extra 1 has no masks"),
+    "extra images": (EXTRA.replace("'x'", "3"), "data.extra 1.images takes a text, got 3"),
+    "extra share": (EXTRA + "share = 1.0\n", "data.extra 1.share takes a number between 0 and 1, got 1.0"),
+    "extra share nan": (EXTRA + "share = nan\n", "data.extra 1.share takes a number between 0 and 1, got nan"),
+    "extra shares": (
+        EXTRA + "share = 0.4\n[[data.extra]]\nimages = 'x'\nmasks = 'y'\nshare = 0.6\n",
+        "data.extra: the shares come to 1.0",
+    ),
+    "views": (MEMBER + "views = '01'\n", 'members.a.views takes a list of views such as ["01", "09"], each once'),
+    "no views": (MEMBER + "views = []\n", "members.a.views takes a list"),
+    "a view as number": (MEMBER + "views = [1]\n", "members.a.views takes a list"),
+    "a view twice": (MEMBER + "views = ['1', '1']\n", "members.a.views takes a list"),
+    "pseudo": (MEMBER + "pseudo = 3\n", "members.a.pseudo takes a text, got 3"),
+    "pseudo elsewhere": (MEMBER + "pseudo = '../x'\n", "members.a.pseudo: '../x' cannot name pseudo-labels"),
+    "pseudo_share": (MEMBER + "pseudo = 'p'\npseudo_share = 1\n", "members.a.pseudo_share takes a number between"),
+    "pseudo_share of none": (MEMBER + "pseudo_share = 0.2\n", "members.a has a pseudo_share and no pseudo"),
+    "shares together": (
+        EXTRA + "share = 0.7\n[members.a]\nmodel = 'm'\npseudo = 'p'\n",
+        "members.a.pseudo_share with those of data.extra: the shares come to 1.0",
+    ),
+    "like with views": (
+        SMALL + "[members.c]\nmodel = 'linknet'\nlike = 'a'\nviews = ['1']\n",
+        "members.c.like is",
+    ),
     "members": ("schema = 1\nmembers = ['a']\n", "members takes a table, got ['a']"),
     "a member": ("schema = 1\n[members]\na = 'linknet'\n", "members.a takes a table, got 'linknet'"),
     "no model": ("schema = 1\n[members.a]\nseed = 1\n", "members.a has no model"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tomllib
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from carvana_ens.project import (
     FILE,
     IMPORTED,
     DataConfig,
+    ExtraConfig,
     FoldsConfig,
     add_member,
     create_project,
@@ -75,13 +77,16 @@ def write(folder: Path, text: str) -> Path:
 def test_what_is_created_says_what_was_asked(tmp_path: Path) -> None:
     root = tmp_path / "cars"
     data = DataConfig(tmp_path / "train", root / "masks.csv", tmp_path / "test", "it's (.*)_\\d+", ("car", 'a "b"'))
-    folds = FoldsConfig(1, 0.25, 3)
+    extra = (ExtraConfig(tmp_path / "more", root / "more.csv", 0.25), ExtraConfig(tmp_path / "gta", tmp_path / "masks"))
+    data = dataclasses.replace(data, extra=extra)
+    folds = FoldsConfig(1, 0.25, 3, by_view="05")
     project = create_project(root, data, folds)
     again = Project(root)
     for found in (project, again):
         assert (found.data.group, found.data.categories) == (data.group, data.categories)
         for key in ("images", "masks", "test"):
             assert getattr(found.data, key).resolve() == getattr(data, key).resolve()
+        assert found.data.extra == extra
         assert (found.folds, found.members) == ({"default": folds}, {})
     assert tomllib.loads((root / FILE).read_text())["data"]["images"] == "../train"  # the project can be moved
     with pytest.raises(ProjectError, match="is there already"):
@@ -133,6 +138,9 @@ EVERYTHING = MemberConfig(
     True,
     7,
     {"epochs": 3, "rate": 0.5, "flag": False, "text": 'line\nbreak "and" \\ more', "none-of it": 0},
+    ("01", "front left"),
+    "sure",
+    0.125,
 )
 
 
@@ -176,6 +184,7 @@ def test_names_of_fold_tables(tmp_path: Path) -> None:
     assert table_name(project, FoldsConfig(4)) == "k3"
     assert table_name(project, FoldsConfig(3)) == "k3-2"
     assert table_name(project, FoldsConfig(7)) == "k7"
+    assert table_name(project, FoldsConfig(7, rule="histogram")) == "k7-histogram"
     assert table_name(project, FoldsConfig(1, 0.2)) == "holdout20-2"
     assert table_name(project, FoldsConfig(1, 0.2, 1)) == "holdout20"
 
