@@ -134,10 +134,10 @@ class FitTask:
     """One fold to train.
 
     train, valid: photos with masks on their own grid (valid: the held-out fold). Where other photos are mixed in,
-    train is :class:`SoftSamples`; the shares of mini-batches that they have are kept by torch networks. directory: where the checkpoints
-    lie; a file left there by a stopped run of the same task is to be resumed. report: called after each epoch with
-    its numbers (``epoch``, ``epochs``, ``loss``, ``dice``, ...). digest identifies the task (config, fold table,
-    data); a state with another digest is not to be resumed.
+    train is :class:`SoftSamples`; the shares of mini-batches that they have are kept by torch networks. directory:
+    where the checkpoints lie; a file left there by a stopped run of the same task is to be resumed. report: called
+    after each epoch with its numbers (``epoch``, ``epochs``, ``loss``, ``dice``, ...). digest identifies the task
+    (config, fold table, data); a state with another digest is not to be resumed.
     """
 
     train: Samples
