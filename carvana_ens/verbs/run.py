@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from carvana_ens.errors import ProjectError
+from carvana_ens.errors import ProjectError, UsageError
+from carvana_ens.learn.parallel import team_here
 from carvana_ens.output.submission import check_suffix
 from carvana_ens.project import Project
 from carvana_ens.types import Say, Track, unsaid, untracked
@@ -29,9 +30,12 @@ def run(
     as in ``train``.
 
     Raises:
+        UsageError: several processes that torchrun started: only training is for them.
         ProjectError: the project has no masks to tune with, or no test photos.
     """
     check_suffix(output)
+    if team_here().size > 1:
+        raise UsageError("run is for one process: start carvana-ens train with torchrun, then run without it")
     data = project.data
     if data.images is None or data.masks is None or data.test is None:
         raise ProjectError(

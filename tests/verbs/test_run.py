@@ -46,6 +46,15 @@ def test_a_bad_output_is_refused_before_any_work(two):
     assert two.calls() == []
 
 
+def test_several_processes_are_refused_before_any_work(two, monkeypatch):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
+    done = two.do("run", "-o", two.root / "out.csv")
+    assert done.code == 2
+    assert "start carvana-ens train with torchrun" in done.error
+    assert two.calls() == []
+
+
 def test_what_a_run_needs_is_said_before_any_work(world):
     world.run("init", world.cars, "--images", world.images, "--masks", world.masks)
     world.did("add-model", "bright-cut")
