@@ -8,7 +8,7 @@ from fractions import Fraction
 from carvana_ens.data.folds import FoldTable
 from carvana_ens.data.ids import listed, views
 from carvana_ens.data.mixed import MixedImages, Part
-from carvana_ens.errors import UsageError
+from carvana_ens.errors import DataError, UsageError
 from carvana_ens.files import digest
 from carvana_ens.model import MemberConfig, Samples
 from carvana_ens.project import FILE
@@ -24,9 +24,11 @@ def training_samples(workspace: Workspace, config: MemberConfig, table: FoldTabl
 
     Raises:
         UsageError: a view that no photo is of.
-        DataError: a second data set, or pseudo-labels, with photos of a group that the project's own have.
+        DataError: a second data set, or pseudo-labels, with photos of a group that the project's own have, or no
+            pseudo-label of the member's views.
         ProjectError: no such pseudo-labels.
     """
+    _check_views(workspace, config)
     ids = _of_views(workspace, config, table.trained_on(fold, workspace.groups))
     own = workspace.labelled(ids)
     parts = [*workspace.extra, *_pseudo_parts(workspace, config)]
@@ -49,7 +51,7 @@ def training_stamp(workspace: Workspace, config: MemberConfig) -> dict[str, Json
 
 def check_training(workspace: Workspace, config: MemberConfig) -> None:
     """Refuses views and pseudo-labels that are not there; errors as for ``training_samples``."""
-    _of_views(workspace, config, workspace.ids)
+    _check_views(workspace, config)
     _pseudo_parts(workspace, config)
 
 
@@ -57,18 +59,27 @@ def _pseudo_parts(workspace: Workspace, config: MemberConfig) -> list[Part]:
     if config.pseudo is None:
         return []
     labels = workspace.pseudo(config.pseudo)
-    share = Fraction(str(config.pseudo_share))
-    return [Part(labels, _of_views(workspace, config, labels.ids), f"pseudo {config.pseudo}:", share)]
+    ids = _of_views(workspace, config, labels.ids)
+    if not ids:
+        raise DataError(
+            f"member {config.name}: none of the {len(labels.ids)} pseudo-labels {config.pseudo} is of its views "
+            f"({', '.join(config.views)}): make more with carvana-ens pseudo-label --keep, or leave them out"
+        )
+    return [Part(labels, ids, f"pseudo {config.pseudo}:", Fraction(str(config.pseudo_share)))]
+
+
+def _check_views(workspace: Workspace, config: MemberConfig) -> None:
+    found = set(views(workspace.ids, workspace.project.data.group).values()) if config.views else set()
+    for view in config.views:
+        if view not in found:
+            raise UsageError(
+                f"member {config.name} is to be trained on view {view!r} ({FILE}, views), but no training photo is of "
+                f"it: a view is what an id has behind its group, here {listed(found)}"
+            )
 
 
 def _of_views(workspace: Workspace, config: MemberConfig, ids: Sequence[str]) -> tuple[str, ...]:
     if not config.views:
         return tuple(ids)
     found = views(ids, workspace.project.data.group)
-    for view in config.views:
-        if view not in found.values():
-            raise UsageError(
-                f"member {config.name} is to be trained on view {view!r} ({FILE}, views), but of its training photos "
-                f"none is: a view is what an id has behind its group, here {listed(found.values())}"
-            )
     return tuple(image_id for image_id in ids if found[image_id] in config.views)

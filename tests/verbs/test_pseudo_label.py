@@ -245,6 +245,16 @@ def test_members_mix_them_in(blended: Any, oracle: ModuleType) -> None:
     assert "train rear --fresh" in blended.do("train", "rear").error
 
 
+def test_views_that_no_pseudo_label_has(blended: Any) -> None:
+    blended.did("pseudo-label", "--keep", "0.17")  # one image, of one view
+    (image,) = listing(blended)["images"]
+    view = image["id"][-2:]
+    other = "02" if view != "02" else "03"
+    blended.did("add-model", "learned-cut", "--pseudo", "pseudo", "--view", view, "--view", other)
+    told = blended.do("add-model", "learned-cut", "--name", "x", "--pseudo", "pseudo", "--view", other).error
+    assert f"none of the 1 pseudo-labels pseudo is of its views ({other})" in told
+
+
 def test_pseudo_labels_that_are_not_there(blended: Any) -> None:
     told = blended.do("add-model", "learned-cut", "--pseudo", "sure").error
     assert "sure/listing.json is not there" in told
