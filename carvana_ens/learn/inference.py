@@ -32,8 +32,6 @@ class ImageReader(Protocol):
 
     def read(self, image_id: str, /) -> Image: ...
 
-    def size(self, image_id: str, /) -> Size: ...
-
 
 def predict_maps(
     models: Sequence[Model],

@@ -114,8 +114,14 @@ class InputOptions:
     pad_sides: Literal["after", "both"] = option(
         "after", "where padding lies: after (right and below), or both (half of it left and above)"
     )
+    roi: str = option(
+        "", "member in whose finished maps the object is found first: photos are cut to it, and maps are 0 elsewhere"
+    )
+    roi_margin: int = option(64, "pixels of the photo around what roi has found")
 
     def __post_init__(self) -> None:
+        if self.roi_margin < 0:
+            raise ValueError(f"option roi_margin is {self.roi_margin}: it must be 0 or more")
         if self.colour == "hsv" and self.normalise == "imagenet":
             raise ValueError(
                 "option normalise is imagenet, whose mean and deviation are of red, green and blue, and colour is hsv: "

@@ -15,6 +15,7 @@ from carvana_ens.learn.checkpoints import fit_parameters, read_parameters
 from carvana_ens.learn.normalise import Statistics, keep_statistics, kept_statistics, normalised, statistics_of
 from carvana_ens.learn.photos import Photos
 from carvana_ens.learn.recipe import TorchOptions
+from carvana_ens.learn.regions import CroppedSamples
 from carvana_ens.learn.resize import input_rule
 from carvana_ens.learn.stages import stages_of
 from carvana_ens.model import Batch, FitResult, FitTask, MemberConfig, Model, Output
@@ -161,6 +162,11 @@ class TorchModel(Model):
         """Trains one fold, resuming what a stopped run left in ``task.directory``; see ``learn.train``."""
         from carvana_ens.learn.train import train
 
+        if self.options.roi and not (isinstance(task.train, CroppedSamples) and isinstance(task.valid, CroppedSamples)):
+            raise TrainingError(
+                f"member {self.config.name}: option roi is {self.options.roi}, but the photos to train on come whole: "
+                "cut them to their boxes (learn.regions.CroppedSamples), or leave roi out"
+            )
         if self.options.normalise == "fold" and task.train.ids:
             self._statistics = statistics_of(Photos(task.train, *input_rule(self)), self.options.colour)
         return train(self, task)

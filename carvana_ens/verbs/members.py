@@ -28,6 +28,7 @@ from carvana_ens.project import (
 from carvana_ens.registry import load_model
 from carvana_ens.types import Json, Say, Size, unsaid
 from carvana_ens.verbs.plugin_calls import configured
+from carvana_ens.verbs.regions import first_pass
 from carvana_ens.verbs.training_data import check_training
 from carvana_ens.verbs.workspace import Workspace, open_extra
 
@@ -174,6 +175,7 @@ def add_model(
     if wanted or pseudo is not None:
         check_training(Workspace(project), config)
     configured(kind, config, project.root)  # a combination that the model refuses is refused now
+    first_pass(project, config)
     add_member(project, config, folds)
     return config
 
@@ -194,8 +196,11 @@ def remove_model(project: Project, name: str) -> list[Path]:
     """Takes a member out of ensemble.toml; returns what of it stays on disk.
 
     Raises:
-        UsageError: unknown member, or one that another is like.
+        UsageError: unknown member, or one that another is like or looks where it found the object.
     """
+    users = [member.name for member in project.members.values() if member.options.get("roi") == name]
+    if users:
+        raise UsageError(f"member {users[0]!r} looks where {name!r} found the object: remove {users[0]!r} first")
     drop_member(project, name)
     return [path for path in (project.root / "checkpoints" / name, project.root / "stores" / name) if path.exists()]
 

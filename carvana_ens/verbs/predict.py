@@ -12,6 +12,7 @@ from carvana_ens.data.images import ImageFolder
 from carvana_ens.errors import ProjectError, StaleError, TrainingError, UsageError
 from carvana_ens.files import sha256_file
 from carvana_ens.learn.inference import predict_maps
+from carvana_ens.learn.regions import CroppedImages
 from carvana_ens.model import MemberConfig, Model
 from carvana_ens.project import FILE, IMPORTED, Project
 from carvana_ens.registry import Entry, load_model
@@ -20,6 +21,7 @@ from carvana_ens.store.schema import PENDING, DType, Provenance, Seen
 from carvana_ens.store.writer import StoreWriter
 from carvana_ens.types import ProbabilityMap, Say, Track, unsaid, untracked
 from carvana_ens.verbs.plugin_calls import calling, configured
+from carvana_ens.verbs.regions import regions_of
 from carvana_ens.verbs.runs import recorded
 from carvana_ens.verbs.train import DONE, chosen_folds, read_done, task_digest, untrained_reason
 from carvana_ens.verbs.workspace import Workspace
@@ -216,7 +218,7 @@ def _predict_split(
     with StoreWriter(path, ids, sizes, provenance, dtype) as writer:
         todo = set(writer.missing())
         asked = [image_id for part in parts for image_id in part.ids if image_id in todo]
-        maps = _maps(workspace, config, photos, parts, todo, model, device)
+        maps = _maps(workspace, config, split, photos, parts, todo, model, device)
         for image_id, values in workspace.track(maps, len(asked), f"{config.name} {split}"):
             writer.write(image_id, values)
             new += 1
@@ -226,24 +228,32 @@ def _predict_split(
 def _maps(
     workspace: Workspace,
     config: MemberConfig,
+    split: str,
     photos: ImageFolder,
     parts: Sequence[_Part],
     todo: set[str],
     model: type[Model],
     device: str,
 ) -> Iterator[tuple[str, ProbabilityMap]]:
+    project = workspace.project
     for part in parts:
         wanted = [image_id for image_id in part.ids if image_id in todo]
         if not wanted:
             continue
         try:
-            models = [configured(model, config, workspace.project.root) for _ in part.checkpoints]
+            regions = regions_of(project, config, split, part.ids)
+            models = [configured(model, config, project.root) for _ in part.checkpoints]
             with calling(model, config, "load its checkpoint"):
                 for instance, checkpoint in zip(models, part.checkpoints.values(), strict=True):
                     instance.load(checkpoint, device)
             groups = workspace.groups_of(part.ids)
             with calling(model, config, "predict"):
-                yield from predict_maps(models, photos, wanted, groups, config.tta, all_ids=part.ids)
+                if regions is None:
+                    yield from predict_maps(models, photos, wanted, groups, config.tta, all_ids=part.ids)
+                else:
+                    cropped = CroppedImages(photos, regions.box)
+                    for image_id, values in predict_maps(models, cropped, wanted, groups, config.tta, part.ids):
+                        yield image_id, regions.box(image_id).pasted(values, photos.size(image_id))
         except MemoryError as error:
             raise TrainingError(f"{config.name}: not enough memory at this size: use a smaller --size") from error
 

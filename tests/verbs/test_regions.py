@@ -1,0 +1,67 @@
+"""A member that looks only where another one found the object."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from carvana_ens import open_store
+
+SOURCE = """
+import numpy as np
+from dataclasses import dataclass
+from carvana_ens import Model
+from carvana_ens.learn.recipe import InputOptions
+
+
+class Looker(Model):
+    Options = type("LookerOptions", (InputOptions,), {})
+
+    def predict(self, batch):
+        return batch.images.mean(axis=-1, dtype=np.float32) / 255
+"""
+
+
+@pytest.fixture
+def looking(project, oracle, tmp_path, monkeypatch):
+    """The project, with a model whose map is the brightness of what it sees."""
+    oracle.package(tmp_path / "site4", "looking", "[carvana_ens.models]\nlooker = looker_model:Looker\n")
+    (tmp_path / "site4" / "looker_model.py").write_text(SOURCE)
+    monkeypatch.syspath_prepend(tmp_path / "site4")
+    project.did("add-model", "bright-cut", "--name", "first", "--set", "cut=150", "--set", "soft=5")
+    return project
+
+
+def test_maps_are_those_of_the_crops_and_0_elsewhere(looking):
+    looking.did("add-model", "looker", "--name", "plain")
+    looking.did("add-model", "looker", "--set", "roi=first", "--set", "roi_margin=3")
+    looking.did("predict")
+    for split in ("oof", "test"):
+        first, plain, crops = (open_store(looking.store(name, split)) for name in ("first", "plain", "looker"))
+        cut = 0
+        for image_id in first.ids:
+            rows, columns = np.nonzero(first.read(image_id) >= 128)
+            inside = np.zeros(first.read(image_id).shape, bool)
+            inside[max(rows.min() - 3, 0) : rows.max() + 4, max(columns.min() - 3, 0) : columns.max() + 4] = True
+            expected = np.where(inside, plain.read(image_id), 0)
+            assert np.array_equal(crops.read(image_id), expected)
+            cut += (~inside).sum()
+        assert cut > 100
+
+
+def test_the_other_members_maps_must_be_there(looking):
+    looking.did("add-model", "looker", "--set", "roi=first")
+    told = looking.do("predict", "looker", "--split", "test").error
+    assert "the test maps of first found the object (option roi)" in told
+    assert "predict first first" in told
+    looking.did("predict", "first", "--split", "test")
+    looking.did("predict", "looker", "--split", "test")
+
+
+def test_a_member_to_look_after_must_be_another_one_that_is_there(looking):
+    assert "did you mean 'first'?" in looking.do("add-model", "looker", "--set", "roi=frist").error
+    assert "names the member itself" in looking.do("add-model", "looker", "--name", "a", "--set", "roi=a").error
+    looking.did("add-model", "looker", "--set", "roi=first")
+    assert "'looker' looks where 'first' found the object" in looking.do("remove-model", "first").error
+    looking.did("remove-model", "looker")
+    looking.did("remove-model", "first")
