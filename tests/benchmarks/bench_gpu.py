@@ -42,7 +42,7 @@ FULL, SMALL = Size(1280, 1920), Size(128, 192)
 RATE = 1e-4
 COMMON = {"loss": "bce,dice", "border": "0", "optimiser": "adamw", "clip_norm": 0.0}
 """The same step for every network of ours, whatever its own recipe says."""
-MEAN, DEVIATION = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def peers_way(make: Callable[[], nn.Module], task: Task) -> Way:
     optimiser = torch.optim.AdamW(network.parameters(), lr=RATE)
     cross_entropy, dice = nn.BCEWithLogitsLoss(), smp.losses.DiceLoss("binary")
     dtype = PRECISIONS[task.precision]
-    mean, deviation = (torch.from_numpy(values).to(task.device)[None, :, None, None] for values in (MEAN, DEVIATION))
+    mean, deviation = (torch.tensor(values, device=task.device)[None, :, None, None] for values in (MEAN, DEVIATION))
     network.train()
     predictor.eval()
 
@@ -313,7 +313,14 @@ def restated(rows: Mapping[str, Row], size: Size, chip: str) -> str:
         )
     lines.append(["together", "49", "", "", *(f"{value:,.0f}" for value in total)])
     lines.append(["as the team states, Titan X Pascal", "49", "", "", *(f"{value:,}" for value in STATED)])
-    return f"the first place's networks on {chip} (a validation an epoch, batches of this run)\n{table(lines)}"
+    note = (
+        ""
+        if size == FULL
+        else (
+            f"\nFrom {size} by pixels: the optimiser's share of a step is far larger there, so that these are too many."
+        )
+    )
+    return f"the first place's networks on {chip} (a validation an epoch, batches of this run)\n{table(lines)}{note}"
 
 
 def parsed() -> argparse.Namespace:

