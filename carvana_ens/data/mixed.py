@@ -27,7 +27,10 @@ class Part:
 
 
 class MixedImages:
-    """The photos of all parts as one set (:class:`carvana_ens.model.SoftSamples`)."""
+    """The photos of all parts as one set (:class:`carvana_ens.model.SoftSamples`).
+
+    ids: all of them, each with the prefix of its part, in the order of the parts.
+    """
 
     def __init__(self, parts: Sequence[Part]) -> None:
         """parts: at least one of them without a share; the shares come to less than 1.
@@ -44,11 +47,7 @@ class MixedImages:
                 if part.prefix + image_id in self._of:
                     raise DataError(f"image {part.prefix + image_id!r} is in two sets of photos: rename one of them")
                 self._of[part.prefix + image_id] = part.samples, image_id
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """All ids, each with the prefix of its part, in the order of the parts."""
-        return tuple(self._of)
+        self.ids = tuple(self._of)
 
     def image(self, image_id: str) -> Image:
         """The photo, (H, W, 3) uint8 RGB."""

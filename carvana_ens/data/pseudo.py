@@ -57,7 +57,10 @@ def write_listing(folder: Path, source: Mapping[str, Json], images: Sequence[Pse
 
 
 class PseudoLabels:
-    """The images of a listing with their soft masks, read one at a time (:class:`carvana_ens.model.SoftSamples`)."""
+    """The images of a listing with their soft masks, read one at a time (:class:`carvana_ens.model.SoftSamples`).
+
+    ids: in the order of the listing. source: where the labels come from, see ``write_listing``.
+    """
 
     def __init__(self, folder: Path, root: Path) -> None:
         """Reads the listing and finds the maps.
@@ -73,6 +76,7 @@ class PseudoLabels:
         self.folder, self._root = folder, root
         self.source, images = _read_listing(folder / LISTING)
         self._images = {image.id: image for image in images}
+        self.ids = tuple(self._images)
         self._maps = MapFolder(folder / MAPS)
         for image in images:
             self._maps.path(image.id)
@@ -81,11 +85,6 @@ class PseudoLabels:
                     f"photo {self.photo(image.id)} of the pseudo-labels {folder} is gone: put it back, or make them "
                     f"again with carvana-ens pseudo-label --fresh"
                 )
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """The image ids, in the order of the listing."""
-        return tuple(self._images)
 
     @cached_property
     def digest(self) -> str:

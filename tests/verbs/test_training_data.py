@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from carvana_ens import Project
@@ -269,6 +272,21 @@ def test_folds_by_one_view_and_by_histogram(world: Any, oracle: ModuleType) -> N
     assert world.do("add-model", "learned-cut", "--name", "c", "--by-view", "05").code == 2
     told = world.do("add-model", "learned-cut", "--name", "c", "--folds", "2", "--by-view", "03").error
     assert "no photo of view '03'" in told
+
+
+@pytest.mark.skipif("CARVANA_ENS_DATA" not in os.environ, reason="CARVANA_ENS_DATA is not set")
+@pytest.mark.parametrize("view", ["05", "12"])
+def test_folds_of_real_photos_by_one_view(run: Any, tmp_path: Path, view: str) -> None:
+    folder = Path(os.environ["CARVANA_ENS_DATA"]) / "carvana"
+    words = ("--images", folder / "train_hq", "--masks", folder / "train_masks", "--by-view", view, "--folds", 2)
+    assert run("init", tmp_path / "cars", *words).code == 0
+    table = Workspace(Project(tmp_path / "cars")).fold_table("default")
+    areas = {}
+    for path in (folder / "train_masks").glob(f"*_{view}_mask.gif"):
+        with PIL.Image.open(path) as picture:
+            areas[path.name[:12]] = (np.asarray(picture.convert("L")) > 127).mean()
+    ranked = sorted(areas, key=areas.__getitem__)
+    assert dict(table.assignment) == {group: rank % 2 for rank, group in enumerate(ranked)}
 
 
 def test_rules_need_masks_and_more_than_one_fold(world: Any) -> None:
