@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from carvana_ens.errors import ProjectError, StoreError, UsageError
 from carvana_ens.learn.recipe import InputOptions
-from carvana_ens.learn.regions import Box, box_around
-from carvana_ens.model import MemberConfig
-from carvana_ens.project import Project
+from carvana_ens.learn.regions import Box, CroppedSamples, box_around
+from carvana_ens.model import MemberConfig, Samples
+from carvana_ens.project import IMPORTED, Project
 from carvana_ens.registry import load_model
 from carvana_ens.store.store import ProbabilityStore, open_store
+from carvana_ens.types import Json
 from carvana_ens.verbs.plugin_calls import configured
 
 
@@ -60,6 +61,39 @@ def regions_of(project: Project, config: MemberConfig, split: str, ids: Sequence
         raise _unfinished(config, first, split, f"{len(missing)} of {len(ids)} are missing, first {min(missing)}")
     margin: int = configured(load_model(config.model)[0], config).options.roi_margin
     return Regions(store, margin)
+
+
+def seen_by(project: Project, config: MemberConfig, samples: Samples) -> Samples:
+    """Training photos as a member sees them: cut to their boxes, or whole; errors as for ``regions_of``."""
+    regions = regions_of(project, config, "oof", samples.ids)
+    return samples if regions is None else CroppedSamples(samples, regions.box)
+
+
+def roi_stamp(project: Project, config: MemberConfig, ids: Sequence[str]) -> dict[str, Json]:
+    """The maps that a member's training depends on; empty for a member that sees whole photos. Errors likewise."""
+    regions = regions_of(project, config, "oof", ids)
+    return {} if regions is None else {"roi": regions.store.fingerprint()}
+
+
+def rounds(project: Project) -> list[list[str]]:
+    """The members in the order in which they can be trained and predicted: each after the one whose maps it needs.
+
+    Raises:
+        UsageError: members that wait for one another; otherwise as for ``first_pass``.
+    """
+    waiting = {}
+    for name in project.members:
+        config = project.member(name)
+        first = None if config.model == IMPORTED else first_pass(project, config)
+        waiting[name] = None if first is None else first.name
+    found: list[list[str]] = []
+    while waiting:
+        ready = [name for name, first in waiting.items() if first not in waiting]
+        if not ready:
+            raise UsageError(f"members {', '.join(waiting)} each look where another of them found the object (roi)")
+        found.append(ready)
+        waiting = {name: first for name, first in waiting.items() if name not in ready}
+    return found
 
 
 def _unfinished(config: MemberConfig, first: MemberConfig, split: str, reason: str) -> ProjectError:

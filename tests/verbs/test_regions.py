@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from carvana_ens import open_store
+from carvana_ens import Project, UsageError, open_store
+from carvana_ens.errors import ProjectError
+from carvana_ens.verbs.regions import roi_stamp, rounds, seen_by
+from carvana_ens.verbs.workspace import Workspace
 
 SOURCE = """
 import numpy as np
@@ -25,7 +28,11 @@ class Looker(Model):
 @pytest.fixture
 def looking(project, oracle, tmp_path, monkeypatch):
     """The project, with a model whose map is the brightness of what it sees."""
-    oracle.package(tmp_path / "site4", "looking", "[carvana_ens.models]\nlooker = looker_model:Looker\n")
+    oracle.package(
+        tmp_path / "site4",
+        "looking",
+        "[carvana_ens.models]\nlooker = looker_model:Looker\n",
+    )
     (tmp_path / "site4" / "looker_model.py").write_text(SOURCE)
     monkeypatch.syspath_prepend(tmp_path / "site4")
     project.did("add-model", "bright-cut", "--name", "first", "--set", "cut=150", "--set", "soft=5")
@@ -65,3 +72,35 @@ def test_a_member_to_look_after_must_be_another_one_that_is_there(looking):
     assert "'looker' looks where 'first' found the object" in looking.do("remove-model", "first").error
     looking.did("remove-model", "looker")
     looking.did("remove-model", "first")
+
+
+def test_photos_to_train_on_are_cut_and_the_maps_that_did_it_are_told(looking):
+    looking.did("add-model", "looker", "--set", "roi=first", "--set", "roi_margin=0")
+    project = Project(looking.cars)
+    workspace = Workspace(project)
+    samples, member = workspace.labelled(workspace.ids), project.member("looker")
+    for hook in (lambda: seen_by(project, member, samples), lambda: roi_stamp(project, member, workspace.ids)):
+        with pytest.raises(ProjectError, match="oof maps of first"):
+            hook()
+    assert seen_by(project, project.member("first"), samples) is samples
+    assert roi_stamp(project, project.member("first"), workspace.ids) == {}
+    looking.did("predict", "first")
+    first = open_store(looking.store("first", "oof"))
+    cropped = seen_by(project, member, samples)
+    for image_id in workspace.ids:
+        rows, columns = np.nonzero(first.read(image_id) >= 128)
+        inside = np.s_[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+        assert np.array_equal(cropped.image(image_id), samples.image(image_id)[inside])
+        assert np.array_equal(cropped.mask(image_id), samples.mask(image_id)[inside])
+    assert roi_stamp(project, member, workspace.ids) == {"roi": first.fingerprint()}
+
+
+def test_members_come_after_those_whose_maps_they_need(looking):
+    looking.did("add-model", "looker", "--name", "second", "--set", "roi=first")
+    looking.did("add-model", "looker", "--name", "third", "--set", "roi=second")
+    looking.did("add-model", "looker", "--name", "alone")
+    assert rounds(Project(looking.cars)) == [["first", "alone"], ["second"], ["third"]]
+    toml = looking.cars / "ensemble.toml"
+    toml.write_text(toml.read_text().replace('roi = "first"', 'roi = "third"'))
+    with pytest.raises(UsageError, match="members second, third each look"):
+        rounds(Project(looking.cars))
