@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 from carvana_ens.core import packed_kernels as kernels
 from carvana_ens.core.blend import FULL_SCALE
 from carvana_ens.core.jit import run
+from carvana_ens.core.lz4 import SPARE
+from carvana_ens.core.rle import rle_encode_bits_bytes
 from carvana_ens.core.scratch import Scratch
 from carvana_ens.errors import DataError
 from carvana_ens.types import Bits, Codes
@@ -34,6 +36,9 @@ _LOW_CODE = 12
 _STEP = {255: 1, 65535: 257}
 
 _scratch = Scratch()
+_TEXT = 1 << 16
+"""Octets for run lengths; those of an object seldom take more."""
+_NO_TEXT = np.empty(0, np.uint8)
 
 ColdHalves = Callable[[int, NDArray[np.int64]], Codes]
 """(member, (n,) which of its cold halves, increasing) -> (n, 32) codes."""
@@ -95,6 +100,27 @@ def unpack_map(words: NDArray[np.uint64], hot: Codes, cold: Codes, out: Codes) -
         out[:] = flat[: out.size].reshape(out.shape)
 
 
+class HotParts(NamedTuple):
+    """The hot parts of one picture in M files.
+
+    handles: (M,) int64, of open files, or -1 for what is read elsewhere. places: (M,) int64, of the parts in the files.
+    begins: (M + 1,) int64, where they begin when they lie one after the other, and where the last ends. crcs: (M,)
+    uint32, crc32c. starts: (M + 1,) int64, the same as begins in words once they are decoded. words: (M,) int64, how
+    many words planes take; hot literals are the rest.
+    """
+
+    handles: NDArray[np.int64]
+    places: NDArray[np.int64]
+    begins: NDArray[np.int64]
+    crcs: NDArray[np.uint32]
+    starts: NDArray[np.int64]
+    words: NDArray[np.int64]
+
+
+Stored = Callable[[int], bytes]
+"""member -> its hot part as the file has it, read and checked."""
+
+
 class HotPartError(DataError):
     """A hot part that does not fit its picture; ``member``: the number of the map."""
 
@@ -120,40 +146,57 @@ class PackedBlend:
         low, high = _bounds(full_scale)
         self._scalars = tuple(np.uint32(value) for value in (low, high, full_scale, cut_sum))
 
-    def bits(
-        self,
-        buffer: NDArray[np.uint64],
-        starts: NDArray[np.int64],
-        words: NDArray[np.int64],
-        pixels: int,
-        cold: ColdHalves,
-    ) -> Bits:
+    def bits(self, parts: HotParts, pixels: int, hot: Stored, cold: ColdHalves) -> Bits:
         """The mask of one picture as bit words; valid until this thread blends another.
 
-        buffer: the hot parts, one after the other. starts, words: (M,) first word of each member's planes, and how
-        many; its hot literals follow. cold: reads the cold halves that the bits hang on.
+        parts: of the picture. hot, cold: give what is not read here: hot parts that cannot be, and the cold halves
+        that the bits hang on.
 
         Raises:
-            HotPartError: a hot part that does not fit the picture.
+            HotPartError: a hot part that does not decode, or does not fit the picture.
         """
+        return self._blend(parts, pixels, hot, cold, _NO_TEXT)[0]
+
+    def rle(self, parts: HotParts, pixels: int, hot: Stored, cold: ColdHalves) -> bytes:
+        """The run lengths of the mask that ``bits`` gives; raises the same."""
+        text = _scratch.array("text", _TEXT, np.uint8)
+        bits, length = self._blend(parts, pixels, hot, cold, text)
+        if length < 0:
+            return rle_encode_bits_bytes(bits, pixels)
+        return text[:length].tobytes()  # type: ignore[no-any-return]
+
+    def _blend(
+        self, parts: HotParts, pixels: int, hot: Stored, cold: ColdHalves, text: NDArray[np.uint8]
+    ) -> tuple[Bits, int]:
+        """The bit words, and how much of text the run lengths take, -1 where they are not there."""
         halves = halves_of(pixels)
-        planes = _planes(len(starts), halves)
+        planes = _planes(len(parts.words), halves)
         room = 64 * planes.shape[2]
         bits = _scratch.array("bits", room, np.uint32)
+        mask: Bits = bits[:halves].view(np.uint64)
         unclear = _scratch.array("unclear", room, np.int64)
-        fault, count = run(
-            kernels.blend_packed,
-            *(buffer, starts, words, self._wide, self._weights, self._factors),
-            *(*self._scalars, halves, planes, bits, unclear),
-        )
+        stored = _scratch.array("stored", int(parts.begins[-1]) + SPARE, np.uint8)
+        words = _scratch.array("hot parts", int(parts.starts[-1]) + SPARE // 8, np.uint64)
+        handles = parts.handles
+        while True:
+            fault, missing, count, length = run(
+                kernels.blend_files,
+                *(handles, parts.places, parts.begins, parts.crcs, stored, words, parts.starts, parts.words),
+                *(self._wide, self._weights, self._factors, *self._scalars),
+                *(halves, pixels, planes, bits, unclear, text),
+            )
+            if not missing:
+                break
+            stored[parts.begins[fault] : parts.begins[fault + 1]] = np.frombuffer(hot(fault), np.uint8)
+            handles = handles.copy()
+            handles[fault] = kernels.GIVEN
         if fault >= 0:
             raise HotPartError(fault, pixels)
         if count:
-            self._settle(buffer, starts + words, planes, unclear[:count], cold, bits)
-        mask: Bits = bits[:halves].view(np.uint64)
-        if pixels % 64:
+            self._settle(words, parts.starts[:-1] + parts.words, planes, unclear[:count], cold, bits)
+        if length < 0 and pixels % 64:
             mask[-1] &= np.uint64((1 << pixels % 64) - 1)
-        return mask
+        return mask, length
 
     def _settle(
         self,

@@ -10,13 +10,21 @@ from typing import Any
 
 import numpy as np
 
+from carvana_ens.core.crc32c import crc32c
+from carvana_ens.core.file_parts import read_part
 from carvana_ens.core.jit import helper, kernel
+from carvana_ens.core.lz4 import decode_block
+from carvana_ens.core.rle_kernels import write_runs
 from carvana_ens.core.vectors import ONE, add_half, at_least, copy_half, count_bits, half_at_least, lowest_bit
 
 LOW, HIGH, EXACT = range(3)
 """The planes."""
 HOT, COLD, NONE, FULL = range(4)
 """Kinds of halves: hot, cold, all codes 0, all codes the full scale."""
+GIVEN = -2
+"""In the place of a file's handle: the part was read before."""
+FRAMING = 4
+"""Octets of a hot part before its LZ4 block: how many octets that decodes to, as numcodecs writes it."""
 ALL = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 LEFT = np.uint64(0xFFFF_FFFF)
 HALF_BITS = np.uint64(32)
@@ -158,7 +166,7 @@ def join(planes: Any, halves: Any, full: Any, hot: Any, cold: Any, flat: Any) ->
             flat[32 * half : 32 * half + 32] = full if planes[HIGH, word] & bit != 0 else 0
 
 
-@kernel
+@helper
 def blend_packed(
     words: Any,
     starts: Any,
@@ -255,6 +263,82 @@ def blend_packed(
                     count += 1
             bits[first + half] = least
     return -1, count
+
+
+@kernel
+def blend_files(
+    handles: Any,
+    places: Any,
+    begins: Any,
+    crcs: Any,
+    stored: Any,
+    words: Any,
+    starts: Any,
+    lengths: Any,
+    wide: Any,
+    weights: Any,
+    factors: Any,
+    low: Any,
+    high: Any,
+    full: Any,
+    cut_sum: Any,
+    halves: Any,
+    pixels: Any,
+    planes: Any,
+    bits: Any,
+    unclear: Any,
+    text: Any,
+) -> Any:
+    """Reads, checks and decodes M hot parts, then blends as ``blend_packed`` and writes the mask's run lengths.
+
+    handles: (M,) of open files, ``GIVEN`` for parts that lie in stored, checked. places: (M,) of the parts in the
+    files. begins: (M + 1,) where they begin in stored, uint8, and where the last ends. crcs: (M,) crc32c. starts:
+    (M + 1,) where their words begin once they are decoded, and where the last ones end; stored and words have
+    ``SPARE`` octets more. text: uint8 for the run lengths; empty, or too short, none are written.
+
+    Returns (number at fault or -1, whether that part must be given, number of unclear halves, length of text or -1).
+    """
+    octets = words.view(np.uint8)
+    members = handles.size
+    for member in range(members):
+        if handles[member] != GIVEN and not (
+            handles[member] >= 0
+            and read_part(handles[member], places[member], stored, begins[member], begins[member + 1])
+            and crc32c(stored, begins[member], begins[member + 1]) == crcs[member]
+        ):
+            return member, True, 0, -1
+    for member in range(members):
+        begin, end = 8 * starts[member], 8 * starts[member + 1]
+        if not decode_block(stored, begins[member] + FRAMING, begins[member + 1], octets, begin, end):
+            return member, False, 0, -1
+    fault, count = blend_packed(
+        words[: starts[members]],
+        starts[:members],
+        lengths,
+        wide,
+        weights,
+        factors,
+        low,
+        high,
+        full,
+        cut_sum,
+        halves,
+        planes,
+        bits,
+        unclear,
+    )
+    if fault >= 0 or count > 0 or text.size == 0:
+        return fault, False, count, -1
+    mask = bits[:halves].view(np.uint64)
+    cut_tail(mask, pixels)
+    return -1, False, 0, write_runs(mask, pixels, text)
+
+
+@helper
+def cut_tail(mask: Any, pixels: Any) -> None:
+    """Clears the bits past the last pixel."""
+    if pixels % 64 != 0:
+        mask[-1] &= (ONE << np.uint64(pixels % 64)) - ONE
 
 
 @kernel

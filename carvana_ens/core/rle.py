@@ -21,6 +21,9 @@ from carvana_ens.types import Bits, Mask, Size
 
 _scratch = Scratch()
 
+_ROOM = 1 << 16
+"""Octets for a text; one of an object is seldom longer."""
+
 
 def mask_bits(mask: Mask) -> Bits:
     """The mask, bool (H, W), as (ceil(H W / 64),) uint64 words; pixel k in bit k % 64 of word k // 64.
@@ -55,8 +58,8 @@ def rle_encode(mask: Mask) -> str:
     """
     check_mask(mask)
     bits = _scratch.array("bits", math.ceil(mask.size / 64), np.uint64)
-    runs = run(kernels.pack_mask, flat_octets(mask), bits)
-    return _write(bits, runs, mask.size).decode("ascii")
+    run(kernels.pack_mask, flat_octets(mask), bits)
+    return _text(bits, mask.size).decode("ascii")
 
 
 def rle_encode_bits(bits: Bits, pixels: int) -> str:
@@ -72,7 +75,7 @@ def rle_encode_bits(bits: Bits, pixels: int) -> str:
 def rle_encode_bits_bytes(bits: Bits, pixels: int) -> bytes:
     """``rle_encode_bits`` as ASCII bytes, ready for a file; raises the same."""
     check_bits(bits, pixels)
-    return _write(bits, run(kernels.count_runs, bits), pixels)
+    return _text(bits, pixels)
 
 
 def flat_octets(mask: Mask) -> NDArray[np.uint8]:
@@ -80,9 +83,13 @@ def flat_octets(mask: Mask) -> NDArray[np.uint8]:
     return np.ascontiguousarray(mask).reshape(-1).view(np.uint8)
 
 
-def _write(bits: Bits, runs: int, pixels: int) -> bytes:
-    text = _scratch.array("text", runs * 2 * (len(str(pixels)) + 1), np.uint8)
-    return text[: run(kernels.write_runs, bits, pixels, text)].tobytes()  # type: ignore[no-any-return]
+def _text(bits: Bits, pixels: int) -> bytes:
+    text = _scratch.array("text", _ROOM, np.uint8)
+    length = run(kernels.write_runs, bits, pixels, text)
+    if length < 0:
+        text = _scratch.array("text", run(kernels.room_for, bits, pixels), np.uint8)
+        length = run(kernels.write_runs, bits, pixels, text)
+    return text[:length].tobytes()  # type: ignore[no-any-return]
 
 
 def rle_decode(text: str, size: Size) -> Mask:

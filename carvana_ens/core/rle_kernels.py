@@ -7,89 +7,153 @@ from typing import Any
 import numpy as np
 
 from carvana_ens.core.jit import helper, kernel
-from carvana_ens.core.vectors import ONE, TOP_BIT, at_least, count_bits, lowest_bit
+from carvana_ens.core.vectors import ONE, TOP_BIT, at_least, changing, count_bits, lowest_bit, put_word
+
+ALL = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
+LARGEST = np.uint64(100_000_000)
+ZEROS = np.uint64(0x3030_3030_3030_3030)
+"""Eight times the digit 0."""
+SPARE = 8
+"""Octets past the end of a text that are written as well."""
 
 MAX_VALUE = 10**17
 """Numbers in an RLE text are read up to here; longer ones stay here, which is past the end of any picture."""
 
 
 @kernel
-def pack_mask(flat: Any, bits: Any) -> Any:
-    """Sets bit p where octet p of a uint8 array is not 0; returns the number of runs of set bits."""
+def pack_mask(flat: Any, bits: Any) -> None:
+    """Sets bit p where octet p of a uint8 array is not 0."""
     blocks = flat.size // 64
-    runs = 0
-    carry = np.uint64(0)
     for block in range(blocks):
-        word = at_least(flat, block, 1)
-        bits[block] = word
-        runs += count_bits(word & ~((word << ONE) | carry))
-        carry = word >> TOP_BIT
+        bits[block] = at_least(flat, block, 1)
     if blocks < bits.size:
         word = np.uint64(0)
         for pixel in range(blocks * 64, flat.size):
             if flat[pixel] != 0:
                 word |= ONE << np.uint64(pixel - blocks * 64)
         bits[blocks] = word
-        runs += count_bits(word & ~((word << ONE) | carry))
-    return runs
 
 
 @kernel
 def count_runs(bits: Any) -> Any:
     """Number of runs of set bits."""
-    runs = 0
-    carry = np.uint64(0)
-    for index in range(bits.size):
-        word = bits[index]
-        runs += count_bits(word & ~((word << ONE) | carry))
-        carry = word >> TOP_BIT
+    runs = count_bits(bits[0] & ~(bits[0] << ONE))
+    for index in range(1, bits.size):
+        runs += count_bits(bits[index] & ~((bits[index] << ONE) | (bits[index - 1] >> TOP_BIT)))
     return runs
 
 
 @helper
+def _eight_digits(value: Any) -> Any:
+    """The digits of a number below 10**8 as octets of a word, the first one lowest.
+
+    Halves, then pairs, then digits are divided all at a time, by reciprocals that are exact for numbers so small:
+    10486 / 2**20 is 1 / 100 below 10**4, 103 / 2**10 is 1 / 10 below 100.
+    """
+    fours = value // np.uint64(10_000)
+    fours |= (value - fours * np.uint64(10_000)) << np.uint64(32)
+    pairs = ((fours * np.uint64(10_486)) >> np.uint64(20)) & np.uint64(0x7F_0000_007F)
+    pairs |= (fours - pairs * np.uint64(100)) << np.uint64(16)
+    tens = ((pairs * np.uint64(103)) >> np.uint64(10)) & np.uint64(0x000F_000F_000F_000F)
+    return tens | (pairs - tens * np.uint64(10)) << np.uint64(8)
+
+
+@helper
 def _write_number(value: Any, text: Any, at: Any) -> Any:
-    """Writes the digits of value and a space; returns the place after them."""
+    """Writes the digits of a positive value below 10**17 and a space; returns the place after them.
+
+    Up to ``SPARE`` more octets are written.
+    """
     value = np.uint64(value)
-    ten = np.uint64(10)
-    zero = np.uint64(48)
-    end = at + 1
-    rest = value // ten
-    while rest != 0:
-        end += 1
-        rest //= ten
-    text[end] = 32
-    after = end + 1
-    while end > at:
-        end -= 1
-        rest = value // ten
-        text[end] = np.uint8(zero + (value - rest * ten))
-        value = rest
-    return after
+    for power in (LARGEST * LARGEST, LARGEST):
+        if value >= power:
+            above = value // power
+            value -= above * power
+            at = _write_number_below(above, text, at)
+            if power != LARGEST:
+                above = value // LARGEST
+                value -= above * LARGEST
+                put_word(_eight_digits(above) | ZEROS, text, at)
+                at += 8
+            put_word(_eight_digits(value) | ZEROS, text, at)
+            text[at + 8] = 32
+            return at + 9
+    at = _write_number_below(value, text, at)
+    text[at] = 32
+    return at + 1
+
+
+@helper
+def _write_number_below(value: Any, text: Any, at: Any) -> Any:
+    """Writes the digits of a positive value below 10**8; returns the place after them."""
+    digits = _eight_digits(value)
+    leading = lowest_bit(digits) >> 3
+    put_word((digits | ZEROS) >> np.uint64(8 * leading), text, at)
+    return at + 8 - leading
 
 
 @kernel
 def write_runs(bits: Any, pixels: Any, text: Any) -> Any:
-    """Writes 'start length ' of each run, starts counted from 1; returns the length without the last space."""
+    """Writes 'start length ' of each run, starts counted from 1; returns the length without the last space.
+
+    -1 where text may not have room for what is left, with ``SPARE`` octets more; ``room`` says what is enough.
+    """
     length = 0
     start = -1
-    carry = np.uint64(0)
-    for index in range(bits.size):
-        word = bits[index]
-        edges = word ^ ((word << ONE) | carry)
-        carry = word >> TOP_BIT
-        while edges != 0:
-            at = index * 64 + lowest_bit(edges)
-            edges &= edges - ONE
-            if start < 0:
-                start = at
-            else:
-                length = _write_number(start + 1, text, length)
-                length = _write_number(at - start, text, length)
-                start = -1
+    last = text.size - room(WORD_RUNS, pixels)
+    if last < 0:
+        return -1
+    for block in range((bits.size + 63) // 64):
+        first = 64 * block
+        if 0 < block < bits.size // 64:
+            words = changing(bits, block)
+        else:
+            words = ALL if bits.size - first >= 64 else (ONE << np.uint64(bits.size - first)) - ONE
+        while words != 0:
+            index = first + lowest_bit(words)
+            words &= words - ONE
+            carry = bits[index - 1] >> TOP_BIT if index > 0 else np.uint64(0)
+            edges = bits[index] ^ ((bits[index] << ONE) | carry)
+            if length > last:
+                return -1
+            while edges != 0:
+                at = index * 64 + lowest_bit(edges)
+                edges &= edges - ONE
+                if start < 0:
+                    start = at
+                else:
+                    length = _write_number(start + 1, text, length)
+                    length = _write_number(at - start, text, length)
+                    start = -1
     if start >= 0:
         length = _write_number(start + 1, text, length)
         length = _write_number(pixels - start, text, length)
     return max(length - 1, 0)
+
+
+WORD_RUNS = 34
+"""Runs that may end in one word, and one more at the end of the picture."""
+
+
+@helper
+def _digits(value: Any) -> Any:
+    digits = 1
+    while value >= 10:
+        value //= 10
+        digits += 1
+    return digits
+
+
+@helper
+def room(runs: Any, pixels: Any) -> Any:
+    """Octets that the text of so many runs takes at most, and ``SPARE``."""
+    return runs * 2 * (_digits(pixels) + 1) + SPARE
+
+
+@kernel
+def room_for(bits: Any, pixels: Any) -> Any:
+    """Octets that are enough for ``write_runs``."""
+    return room(count_runs(bits) + WORD_RUNS, pixels)
 
 
 FINE, BAD_CHARACTER, BAD_SPACE, ODD, START_ZERO, LENGTH_ZERO, OVERLAP, PAST_END = range(8)

@@ -159,7 +159,9 @@ def _at_least_vector(typing_context: Any, flat: Any, block: Any, value: Any) -> 
         array = context.make_array(signature.args[0])(context, builder, args[0])
         element = ir.IntType(signature.args[0].dtype.bitwidth)
         address = builder.gep(array.data, [builder.mul(args[1], ir.Constant(_I64, _LANES))])
-        loaded = builder.load(builder.bitcast(address, ir.VectorType(element, _LANES).as_pointer()))
+        place = builder.bitcast(address, ir.VectorType(element, _LANES).as_pointer())
+        _prefetch(builder, place, _LANES * element.width // 8)
+        loaded = builder.load(place)
         loaded.align = 1
         least = _splat(builder, builder.trunc(args[2], element))
         return builder.bitcast(builder.icmp_unsigned(">=", loaded, least), _I64)
@@ -174,15 +176,30 @@ def _part_of(builder: Any, context: Any, array_type: Any, array: Any, at: Any, l
     return builder.bitcast(builder.gep(data, [at]), vector.as_pointer())
 
 
+def _copying(lanes: int) -> Any:
+    """The intrinsic that copies so many elements; where they overlap, all are read before the first is written."""
+
+    @intrinsic
+    def copy(typing_context: Any, source: Any, at: Any, target: Any, to: Any) -> Any:  # noqa: ARG001
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            loaded = builder.load(_part_of(builder, context, signature.args[0], args[0], args[1], lanes))
+            loaded.align = 1
+            builder.store(loaded, _part_of(builder, context, signature.args[2], args[2], args[3], lanes)).align = 1
+            return context.get_dummy_value()
+
+        return types.none(source, types.int64, target, types.int64), generate
+
+    return copy
+
+
 @intrinsic
-def _copy_half_vector(typing_context: Any, source: Any, at: Any, target: Any, to: Any) -> Any:  # noqa: ARG001
+def _fill_16_vector(typing_context: Any, value: Any, target: Any, to: Any) -> Any:  # noqa: ARG001
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        loaded = builder.load(_part_of(builder, context, signature.args[0], args[0], args[1], HALF))
-        loaded.align = 1
-        builder.store(loaded, _part_of(builder, context, signature.args[2], args[2], args[3], HALF)).align = 1
+        place = _part_of(builder, context, signature.args[1], args[1], args[2], 16)
+        builder.store(_splat(builder, args[0], 16), place).align = 1
         return context.get_dummy_value()
 
-    return types.none(source, types.int64, target, types.int64), generate
+    return types.none(types.uint8, target, types.int64), generate
 
 
 @intrinsic
@@ -209,6 +226,34 @@ def _half_at_least_vector(typing_context: Any, sums: Any, value: Any) -> Any:  #
         return builder.bitcast(builder.icmp_unsigned(">=", loaded, _splat(builder, args[1], HALF)), _I32)
 
     return types.uint32(sums, types.uint32), generate
+
+
+@intrinsic
+def _changing_vector(typing_context: Any, bits: Any, block: Any) -> Any:  # noqa: ARG001
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        first = builder.mul(args[1], ir.Constant(_I64, _LANES))
+        vectors = []
+        for at in (first, builder.sub(first, ir.Constant(_I64, 1))):
+            loaded = builder.load(_part_of(builder, context, signature.args[0], args[0], at, _LANES))
+            loaded.align = 8
+            vectors.append(loaded)
+        words, before = vectors
+        one, top = (ir.Constant(words.type, [shift] * _LANES) for shift in (1, 63))
+        moved = builder.or_(builder.shl(words, one), builder.lshr(before, top))
+        return builder.bitcast(builder.icmp_unsigned("!=", words, moved), _I64)
+
+    return types.uint64(bits, types.int64), generate
+
+
+@intrinsic
+def _put_word_vector(typing_context: Any, word: Any, octets: Any, at: Any) -> Any:  # noqa: ARG001
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[1])(context, builder, args[1]).data
+        place = builder.bitcast(builder.gep(data, [args[2]]), _I64.as_pointer())
+        builder.store(args[0], place).align = 1
+        return context.get_dummy_value()
+
+    return types.none(types.uint64, octets, types.int64), generate
 
 
 @intrinsic
@@ -261,8 +306,15 @@ def _at_least_slow(flat: Any, block: int, value: int) -> np.uint64:
     return _word(flat[block * _LANES : (block + 1) * _LANES] >= value)
 
 
-def _copy_half_slow(source: Any, at: int, target: Any, to: int) -> None:
-    target[to : to + HALF] = source[at : at + HALF]
+def _copying_slow(lanes: int) -> Any:
+    def copy(source: Any, at: int, target: Any, to: int) -> None:
+        target[to : to + lanes] = source[at : at + lanes].copy()
+
+    return copy
+
+
+def _fill_16_slow(value: Any, target: Any, to: int) -> None:
+    target[to : to + 16] = value
 
 
 def _add_half_slow(sums: Any, source: Any, at: int, factor: Any) -> None:
@@ -271,6 +323,16 @@ def _add_half_slow(sums: Any, source: Any, at: int, factor: Any) -> None:
 
 def _half_at_least_slow(sums: Any, value: Any) -> np.uint32:
     return np.packbits(sums >= value, bitorder="little").view("<u4")[0]  # type: ignore[no-any-return]
+
+
+def _changing_slow(bits: Any, block: int) -> np.uint64:
+    words = bits[block * _LANES : (block + 1) * _LANES]
+    before = bits[block * _LANES - 1 : (block + 1) * _LANES - 1]
+    return _word(words != (words << ONE | before >> TOP_BIT))
+
+
+def _put_word_slow(word: np.uint64, octets: Any, at: int) -> None:
+    octets[at : at + 8] = np.array([word], "<u8").view(np.uint8)
 
 
 def _lowest_bit_slow(word: np.uint64) -> int:
@@ -291,12 +353,23 @@ levels_of: Any = _levels_slow if _PLAIN else _levels_vector
 out, uint32 (64,), and adds step where chosen has its bit."""
 at_least: Any = _at_least_slow if _PLAIN else _at_least_vector
 """(flat, block, value) -> word; bit k: element 64 block + k of an array of unsigned integers >= value."""
-copy_half: Any = _copy_half_slow if _PLAIN else _copy_half_vector
+_copying_one: Any = _copying_slow if _PLAIN else _copying
+copy_half: Any = _copying_one(HALF)
 """(source, at, target, to): copies 32 elements from one index to another."""
+copy_16: Any = _copying_one(16)
+"""The same for 16."""
+copy_8: Any = _copying_one(8)
+"""The same for 8."""
+fill_16: Any = _fill_16_slow if _PLAIN else _fill_16_vector
+"""(value, target, to): writes an octet 16 times from an index on."""
 add_half: Any = _add_half_slow if _PLAIN else _add_half_vector
 """(sums, source, at, factor): adds factor times 32 elements of source from index at to sums, uint32 (32,)."""
 half_at_least: Any = _half_at_least_slow if _PLAIN else _half_at_least_vector
 """(sums, value) -> uint32; bit k: element k of sums, uint32 (32,), >= value."""
+changing: Any = _changing_slow if _PLAIN else _changing_vector
+"""(bits, block) -> word; bit k: of the pixels of word 64 block + k and the one before them two differ; not of block 0."""
+put_word: Any = _put_word_slow if _PLAIN else _put_word_vector
+"""(word, octets, at): writes a word as 8 octets, the lowest first, from index at on."""
 lowest_bit: Any = _lowest_bit_slow if _PLAIN else _lowest_bit_vector
 """Index of the lowest set bit of a word that is not 0."""
 count_bits: Any = _count_slow if _PLAIN else _count_vector

@@ -11,6 +11,7 @@ image is packed at its true size; one that is not there has height 0 and reads a
 from __future__ import annotations
 
 import struct
+import threading
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,8 +19,8 @@ from typing import Any
 
 import google_crc32c
 import numcodecs.lz4
-import numcodecs.zstd
 import numpy as np
+import zstandard
 from numpy.typing import NDArray
 
 from carvana_ens.core.packed import HALF, halves_of, pack_map, unpack_map
@@ -54,6 +55,17 @@ _FAR = 1 << 62
 _ZSTD_LEVEL = 1
 
 _scratch = Scratch()
+
+
+class _Zstd(threading.local):
+    """zstd by contexts that each thread uses again: making one takes longer than decoding a stripe."""
+
+    def __init__(self) -> None:
+        self.compress = zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress
+        self.decompress = zstandard.ZstdDecompressor().decompress
+
+
+_zstd = _Zstd()
 
 
 @dataclass(frozen=True)
@@ -92,7 +104,7 @@ def encode(codes: Codes) -> Part:
     words, literals, cold = pack_map(codes)
     hot = numcodecs.lz4.compress(np.concatenate([words.view(np.uint8), literals]))
     step = HALF * STRIPE
-    stripes = [numcodecs.zstd.compress(cold[at : at + step], _ZSTD_LEVEL) for at in range(0, cold.size, step)]
+    stripes = [_zstd.compress(cold[at : at + step].data) for at in range(0, cold.size, step)]
     table = np.array([(len(stripe), google_crc32c.value(stripe)) for stripe in stripes], _TABLE).tobytes()
     counts = (words.size, literals.size // (HALF * codes.itemsize), cold.size // HALF)
     sums = (google_crc32c.value(hot), google_crc32c.value(table), zlib.crc32(np.ascontiguousarray(codes).data))
@@ -119,6 +131,9 @@ def assemble(parts: Sequence[Part | None], itemsize: int, size: Size) -> list[by
 class PackedChunk:
     """The maps of one chunk, read image by image. images: Entry of each, None for one that is not there.
 
+    table, hot_octets: all entries as an array of ``ENTRY``, and (images,) octets that their hot parts decode to.
+    handle: of the open file, -1 where it is none.
+
     Its methods raise ChunkError where the file is damaged; they may be called from several threads.
     """
 
@@ -129,6 +144,7 @@ class PackedChunk:
             ChunkError: damaged, or another chunk's.
         """
         self._read_at, self._dtype = read_at, dtype
+        self.handle: int = getattr(read_at, "handle", -1)
         whole = HEADER.size + count * ENTRY.itemsize
         head = self._read(0, whole)
         if len(head) != whole or not head.startswith(MAGIC):
@@ -138,8 +154,10 @@ class PackedChunk:
             raise ChunkError("is damaged (checksum of its header)")
         if facts != [count, dtype.itemsize, *size]:
             raise ChunkError(f"is another's: it says {facts}, expected {[count, dtype.itemsize, *size]}")
-        rows = np.frombuffer(head, ENTRY, offset=HEADER.size).tolist()
-        self.images = [self._possible(Entry(*row), size) if row[0] else None for row in rows]
+        self.table = np.frombuffer(head, ENTRY, offset=HEADER.size)
+        self.images = [self._possible(Entry(*row), size) if row[0] else None for row in self.table.tolist()]
+        literals = HALF * dtype.itemsize * self.table["hots"].astype(np.int64)
+        self.hot_octets = 8 * self.table["words"].astype(np.int64) + literals
 
     def _read(self, at: int, size: int) -> bytes:
         try:
@@ -170,44 +188,56 @@ class PackedChunk:
         """Number of uint64 words that ``read_hot`` fills."""
         return -(-self._hot_octets(entry) // 8)
 
+    def stored_hot(self, entry: Entry) -> bytes:
+        """An image's hot part as the file holds it, checked."""
+        return self._checked(entry.hot_at, entry.hot_size, entry.hot_crc, "hot part")
+
     def read_hot(self, entry: Entry, out: NDArray[np.uint64]) -> None:
         """Reads and decodes an image's hot part into out, (hot_words,)."""
-        stored = self._checked(entry.hot_at, entry.hot_size, entry.hot_crc, "hot part")
+        stored = self.stored_hot(entry)
         octets = self._hot_octets(entry)
-        held = int.from_bytes(stored[:4], "little")
-        _decode(numcodecs.lz4.decompress, stored, held, out.view(np.uint8)[:octets], "hot part")
+        if int.from_bytes(stored[:4], "little") != octets:  # less would leave in out what was there before
+            raise _undecodable("hot part")
+        try:
+            numcodecs.lz4.decompress(stored, out.view(np.uint8)[:octets])
+        except (RuntimeError, ValueError) as error:
+            raise _undecodable("hot part") from error
 
     def read_cold(self, entry: Entry, places: NDArray[np.int64]) -> Codes:
         """(n, 32) codes of some of an image's cold halves, (n,) increasing; decodes only the stripes that hold them."""
         if places.size and places[-1] >= entry.colds:
             raise ChunkError("is damaged (it has fewer cold halves than its planes say)")
-        table = self._stripe_table(entry)
+        table, ends = self._stripe_table(entry)
         found: Codes = np.empty((places.size, HALF), self._dtype)
         numbers = places // STRIPE
-        for number in map(int, np.unique(numbers)):
+        for number in sorted(set(numbers.tolist())):
             wanted = numbers == number
-            halves = min(STRIPE, entry.colds - number * STRIPE)
-            stripe = self._stripe(
-                *table[number], _scratch.array("stripe", HALF * halves * self._dtype.itemsize, np.uint8)
-            )
-            found[wanted] = stripe.view(self._dtype).reshape(halves, HALF)[places[wanted] % STRIPE]
+            found[wanted] = self._stripe(entry, table, ends, number)[places[wanted] % STRIPE]
         return found
 
-    def _stripe_table(self, entry: Entry) -> list[tuple[int, int, int]]:
-        """(place in the file, size, crc) of each stripe."""
+    def _stripe_table(self, entry: Entry) -> tuple[Any, NDArray[np.int64]]:
+        """The table of an image's stripes, and where each ends in the file."""
         stripes = -(-entry.colds // STRIPE)
         stored = self._checked(entry.cold_at, stripes * _TABLE.itemsize, entry.table_crc, "cold part's table")
         table = np.frombuffer(stored, _TABLE)
-        ends = np.cumsum(table["size"], dtype=np.int64)
-        places = entry.cold_at + len(stored) + ends - table["size"]
-        return list(zip(places.tolist(), table["size"].tolist(), table["crc"].tolist(), strict=True))
+        return table, np.cumsum(table["size"], dtype=np.int64) + (entry.cold_at + len(stored))
 
-    def _stripe(self, at: int, size: int, crc: int, out: Any) -> Any:
-        if size > 2 * out.nbytes + 64:
+    def _stripe(self, entry: Entry, table: Any, ends: NDArray[np.int64], number: int) -> Codes:
+        """(halves, 32) codes of one stripe."""
+        halves = min(STRIPE, entry.colds - number * STRIPE)
+        octets = HALF * halves * self._dtype.itemsize
+        size, crc = table[number].item()
+        if size > 2 * octets + 64:
             raise ChunkError("is damaged (a stripe of its cold part cannot be so long)")
-        stored = self._checked(at, size, crc, "cold part")
-        _decode(numcodecs.zstd.decompress, stored, frame_size(stored[:18].ljust(18)), out, "cold part")
-        return out
+        stored = self._checked(int(ends[number]) - size, size, crc, "cold part")
+        if frame_size(stored[:18].ljust(18)) != octets:  # what it says is what is allocated
+            raise _undecodable("cold part")
+        try:
+            decoded = _zstd.decompress(stored, allow_extra_data=False)
+        except zstandard.ZstdError as error:
+            raise _undecodable("cold part") from error
+        codes: Codes = np.frombuffer(decoded, self._dtype).reshape(halves, HALF)
+        return codes
 
     def read(self, entry: Entry, out: Codes) -> None:
         """Reads and decodes all codes of an image into out, (h, w) of its true size."""
@@ -215,9 +245,10 @@ class PackedChunk:
         self.read_hot(entry, words)
         hot = words.view(np.uint8)[8 * entry.words : self._hot_octets(entry)].view(self._dtype)
         cold = _scratch.array(f"{self._dtype.name} cold", HALF * entry.colds, self._dtype)
-        step = HALF * STRIPE
-        for number, place in enumerate(self._stripe_table(entry)):
-            self._stripe(*place, cold[step * number : step * (number + 1)])
+        table, ends = self._stripe_table(entry)
+        for number in range(len(table)):
+            at = number * STRIPE
+            cold.reshape(-1, HALF)[at : at + STRIPE] = self._stripe(entry, table, ends, number)
         try:
             unpack_map(words[: entry.words], hot, cold, out)
         except DataError as error:
@@ -230,12 +261,5 @@ def unreadable(error: OSError | StoreError) -> ChunkError:
     return ChunkError(f"cannot be read: {reason or error}", cure=False)
 
 
-def _decode(decompress: Any, stored: bytes, held: int | None, out: Any, what: str) -> None:
-    """Decodes what says that it holds held bytes into exactly out: less would leave there what was there before."""
-    try:
-        if held != out.nbytes:
-            raise ValueError("another number of codes")
-        # with a destination given, a frame that holds more than it says is refused, not allocated
-        decompress(stored, out)
-    except (RuntimeError, ValueError) as error:
-        raise ChunkError(f"does not decode (its {what})") from error
+def _undecodable(what: str) -> ChunkError:
+    return ChunkError(f"does not decode (its {what})")

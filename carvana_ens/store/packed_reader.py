@@ -38,13 +38,13 @@ def is_packed(prob: Any) -> bool:
 class PackedReader:
     """Reads the images of a packed store by number; see ``chunks.Reader``.
 
-    size: (H, W) of ``prob``. images: images of a chunk. dtype: "uint8" or "uint16".
+    size: (H, W) of ``prob``. images: images of a chunk. dtype: "uint8" or "uint16", of the codes.
     """
 
     checked = False  # its checksums do not tell a chunk from that of another store or other images
 
     def __init__(self, place: Place, size: Size, images: int, dtype: str) -> None:
-        self._place, self._size, self._images = place, size, images
+        self._place, self._size, self.images = place, size, images
         self.dtype = np.dtype(dtype).newbyteorder("<")
         self._opening = threading.Lock()
         self._chunks: dict[int, PackedChunk] = {}
@@ -60,14 +60,22 @@ class PackedReader:
         Raises:
             ChunkError: the chunk is gone or damaged, or holds another size.
         """
-        at, within = divmod(number, self._images)
-        chunk = self._chunks.get(at) or self._open(at)
+        at, within = divmod(number, self.images)
+        chunk = self.chunk(at)
         entry = chunk.images[within]
         if entry is None:
             raise gone()
         if (entry.height, entry.width) != size:
             raise ChunkError(f"holds it as {Size(entry.height, entry.width)}, expected {size}")
         return chunk, entry
+
+    def chunk(self, at: int) -> PackedChunk:
+        """A chunk by its number.
+
+        Raises:
+            ChunkError: it is gone or damaged.
+        """
+        return self._chunks.get(at) or self._open(at)
 
     def _open(self, at: int) -> PackedChunk:
         with self._opening:
@@ -79,7 +87,7 @@ class PackedReader:
                     raise unreadable(error) from error
                 if read_at is None:
                     raise gone()
-                chunk = PackedChunk(read_at, self._images, self.dtype, self._size)
+                chunk = PackedChunk(read_at, self.images, self.dtype, self._size)
                 while len(self._chunks) >= KEPT:
                     del self._chunks[next(iter(self._chunks))]  # whoever still reads from it holds it open
                 self._chunks[at] = chunk

@@ -56,15 +56,15 @@ class _File:
     """An open file, read by place; closed with the last reference to it, since several threads may be reading."""
 
     def __init__(self, path: Path) -> None:
-        self._handle = -1
-        self._handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        self.handle = -1
+        self.handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
 
     def __call__(self, at: int, size: int) -> bytes:
-        return os.pread(self._handle, size, at)
+        return os.pread(self.handle, size, at)
 
     def __del__(self) -> None:
-        if self._handle >= 0:
-            os.close(self._handle)
+        if self.handle >= 0:
+            os.close(self.handle)
 
 
 class Folder:

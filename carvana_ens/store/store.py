@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import warnings
 import zlib
 from collections.abc import Callable, Mapping
@@ -12,6 +13,8 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.api.asynchronous import open_group
+from zarr.core.sync import sync
 
 from carvana_ens.errors import StoreError, UsageError, first_line
 from carvana_ens.files import digest
@@ -43,19 +46,18 @@ class ProbabilityStore:
         """
         self.path = path
         self._place = place_of(path)
-        group = _open_group(self._place)
-        ours = check_attributes(str(path), group.attrs.asdict())
-        arrays = _arrays(self._place, group)
+        attributes, arrays = _open(self._place)
+        ours = check_attributes(str(path), attributes)
         self.dtype: DType = check_arrays(str(path), arrays)
         self.full_scale = FULL_SCALE[self.dtype]
         self.shape: tuple[int, int, int] = arrays["prob"].shape
         self.provenance = Provenance.from_json(ours["provenance"])
         self._reader = _reader(self._place, arrays["prob"])
         self._done = arrays["done"]
-        self.ids = tuple(str(image_id) for image_id in _read(self._place, arrays["ids"]))
+        ids, sizes = _read(self._place, arrays["ids"], arrays["sizes"])
+        self.ids = tuple(str(image_id) for image_id in ids)
         if ids_digest(self.ids) != ours["ids_sha256"] or len(set(self.ids)) != len(self.ids):
             raise StoreError(f"{path}: the image ids do not match their hash: predict or import it again")
-        sizes = _read(self._place, arrays["sizes"])
         if not (np.all(sizes >= 1) and np.all(sizes <= np.array(self.shape[1:]))):
             raise StoreError(f"{path}: a true size is outside {self.shape[1]}x{self.shape[2]}: predict or import again")
         self.sizes = tuple(Size(int(height), int(width)) for height, width in sizes)
@@ -64,7 +66,7 @@ class ProbabilityStore:
     @cached_property
     def records(self) -> NDArray[np.uint64]:
         """(N,) done records as they were when first asked for: 0, or 2**32 | crc32 of the codes."""
-        records: NDArray[np.uint64] = _read(self._place, self._done)
+        records: NDArray[np.uint64] = _read(self._place, self._done)[0]
         return records
 
     def missing(self) -> list[str]:
@@ -200,34 +202,46 @@ def open_store(path: str | Path) -> ProbabilityStore:
     return ProbabilityStore(path)
 
 
-def _open_group(place: Place) -> zarr.Group:
+_ARRAYS = ("prob", "done", "ids", "sizes")
+
+
+def _open(place: Place) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    """The attributes of the group, and its arrays by name.
+
+    In one call of zarr's event loop: handing it one thing after the other takes most of the time of opening a store.
+    """
     if place.get("zarr.json") is None:
         raise StoreError(f"{place} is no probability store (no zarr.json there): run predict or import first")
+    names = [name for name in _ARRAYS if place.get(f"{name}/zarr.json") is not None]
+
+    async def opened() -> tuple[Any, list[Any]]:
+        group = await open_group(store=place.zarr(read_only=True), mode="r", zarr_format=3)
+        return group, await asyncio.gather(*map(group.getitem, names), return_exceptions=True)
+
     try:
-        return zarr.open_group(place.zarr(read_only=True), mode="r", zarr_format=3)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # zarr only warns of data types that we never write
+            group, found = sync(opened())
     except Exception as error:  # zarr raises many kinds on damaged metadata
         raise StoreError(f"{place}/zarr.json cannot be read ({first_line(error)}): predict or import again") from error
+    for name, array in zip(names, found, strict=True):
+        if isinstance(array, BaseException):
+            reason = first_line(array)
+            raise StoreError(f"{place}/{name}/zarr.json cannot be read ({reason}): predict or import again") from array
+    return group.attrs, {name: zarr.Array(array) for name, array in zip(names, found, strict=True)}
 
 
-def _arrays(place: Place, group: zarr.Group) -> Mapping[str, Any]:
-    found = {}
-    for name in ("prob", "done", "ids", "sizes"):
-        if place.get(f"{name}/zarr.json") is not None:
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("error")  # zarr only warns of data types that we never write
-                    found[name] = group[name]
-            except Exception as error:
-                reason = first_line(error)
-                raise StoreError(
-                    f"{place}/{name}/zarr.json cannot be read ({reason}): predict or import again"
-                ) from error
+def _read(place: Place, *arrays: Any) -> list[Any]:
+    """All of some arrays."""
+
+    async def read() -> list[Any]:
+        return await asyncio.gather(*(array.async_array.getitem(...) for array in arrays), return_exceptions=True)
+
+    found = sync(read())
+    for array, values in zip(arrays, found, strict=True):
+        if isinstance(values, BaseException):
+            reason = first_line(values)
+            raise StoreError(
+                f"{place}: array {array.basename} is damaged ({reason}): predict or import again"
+            ) from values
     return found
-
-
-def _read(place: Place, array: Any) -> Any:
-    try:
-        return array[:]
-    except Exception as error:
-        reason = first_line(error)
-        raise StoreError(f"{place}: array {array.basename} is damaged ({reason}): predict or import again") from error

@@ -55,12 +55,17 @@ def count_runs(flat):
 
 
 def pack_mask(flat):
-    """(bit words, number of runs) of flat octets."""
-    return bits_of(np.asarray(flat) != 0), count_runs(np.asarray(flat) != 0)
+    """Bit words of flat octets."""
+    return bits_of(np.asarray(flat) != 0)
 
 
 def write_runs(flat):
     return " ".join(f"{first + 1} {end - first}" for first, end in run_ends(flat))
+
+
+def room_for(flat):
+    """Octets that are enough for the runs and a word more of them, each number as long as the number of pixels."""
+    return (count_runs(flat) + 34) * 2 * (len(str(len(flat))) + 1) + 8
 
 
 def read_runs(text, pixels):
@@ -189,7 +194,7 @@ def join(planes, full, hot, cold):
     return np.array(halves)
 
 
-def blend_packed(codes, weights, cut_sum, low, high, full):
+def blend_files(codes, weights, cut_sum, low, high, full):
     """(bits that hold whatever the cold codes are, (P,) bool; the halves where they hang on them).
 
     codes: (M, P), P whole halves, all in one scale. A cold code lies in 0..low or in high..full.

@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 
+import google_crc32c
+import numcodecs.lz4
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,7 +19,16 @@ from hypothesis import strategies as st
 import carvana_ens
 from carvana_ens.core import packed_kernels as kernels
 from carvana_ens.core.blend import blend_bits
-from carvana_ens.core.packed import HotPartError, PackedBlend, can_blend, halves_of, pack_map, unpack_map
+from carvana_ens.core.packed import (
+    HotPartError,
+    HotParts,
+    PackedBlend,
+    can_blend,
+    halves_of,
+    pack_map,
+    unpack_map,
+)
+from carvana_ens.core.rle import rle_encode_bits_bytes
 from carvana_ens.core.weights import cut_sum
 from carvana_ens.errors import DataError
 
@@ -58,11 +69,40 @@ class Hot:
 
     def cold(self, member, places):
         self.read.append((member, places.tolist()))
+        return self.cold_of(member, places)
+
+    def stored(self):
+        """The parts as files hold them: LZ4 by numcodecs."""
+        pieces = np.split(self.buffer, self.starts[1:])
+        return [numcodecs.lz4.compress(piece) for piece in pieces]
+
+    def parts(self, stored, handles=None, places=None):
+        count = len(stored)
+        return HotParts(
+            handles=np.full(count, -1) if handles is None else handles,
+            places=np.zeros(count, np.int64) if places is None else places,
+            begins=np.cumsum([0, *map(len, stored)]),
+            crcs=np.array([google_crc32c.value(part) for part in stored], np.uint32),
+            starts=np.append(self.starts, len(self.buffer)),
+            words=self.words,
+        )
+
+    def given(self, blend):
+        """By a ``PackedBlend`` to which every part is given."""
+        stored = self.stored()
+        bits = blend.bits(self.parts(stored), self.pixels, stored.__getitem__, self.cold)
+        read, self.read = self.read, []
+        assert blend.rle(self.parts(stored), self.pixels, stored.__getitem__, self.cold) == rle_encode_bits_bytes(
+            bits.copy(), self.pixels
+        )
+        self.read = read
+        return blend.bits(self.parts(stored), self.pixels, stored.__getitem__, self.cold_of)
+
+    def cold_of(self, member, places):
         return self.cold_halves[member][places]
 
     def bits(self, weights, cut, full_scale):
-        blend = PackedBlend(np.array(weights, np.uint32), self.dtypes, cut, full_scale)
-        return blend.bits(self.buffer, self.starts, self.words, self.pixels, self.cold)
+        return self.given(PackedBlend(np.array(weights, np.uint32), self.dtypes, cut, full_scale))
 
 
 def one_scale(maps):
@@ -232,7 +272,7 @@ def test_what_is_open_is_what_the_twin_says_and_only_that_is_read(reference):
     codes = np.stack([reference.whole_halves(codes.ravel()) for codes in maps])
     for threshold in THRESHOLDS:
         cut, hot = cut_sum(threshold, full, 6), Hot(maps)
-        expected, chosen = reference.blend_packed(codes, weights, cut, *ends(full), full)
+        expected, chosen = reference.blend_files(codes, weights, cut, *ends(full), full)
         planes = [reference.split(flat, *ends(full), full)[0] for flat in codes]
         kinds = reference.find_halves(np.stack(planes), chosen)
         bits = hot.bits(weights, cut, full)
@@ -331,6 +371,57 @@ def test_a_hot_part_that_does_not_fit_is_named(reference, fault):
     told(more_literals)
 
 
+@pytest.fixture
+def in_files(reference, tmp_path):
+    """Three maps, their hot parts in files at some place, and the answer."""
+    maps = [reference.sure_kinds((33, 61), np.uint8, seed)["noise and edge"] for seed in range(3)]
+    hot = Hot(maps)
+    paths = [tmp_path / f"{member}.bin" for member in range(3)]
+    for member, (path, part) in enumerate(zip(paths, hot.stored(), strict=True)):
+        path.write_bytes(bytes(7 * member) + part + b"more")
+    handles = np.array([os.open(path, os.O_RDONLY) for path in paths])
+    yield hot, paths, hot.parts(hot.stored(), handles, 7 * np.arange(3)), hot.bits([1, 1, 1], 383, 255).copy()
+    for handle in handles.tolist():
+        os.close(handle)
+
+
+def test_parts_are_read_from_files_and_none_is_asked_for(in_files):
+    hot, _, parts, expected = in_files
+    blend, asked = PackedBlend(np.ones(3, np.uint32), hot.dtypes, 383, 255), []
+    assert np.array_equal(blend.bits(parts, hot.pixels, asked.append, hot.cold), expected)
+    assert blend.rle(parts, hot.pixels, asked.append, hot.cold) == rle_encode_bits_bytes(expected, hot.pixels)
+    assert asked == []
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "no file"])
+@pytest.mark.parametrize("fault", range(3))
+def test_a_part_that_cannot_be_read_or_is_damaged_is_asked_for(in_files, damage, fault):
+    hot, paths, parts, expected = in_files
+    stored, asked = hot.stored(), []
+    data = bytearray(paths[fault].read_bytes())
+    data[7 * fault + len(stored[fault]) // 2] ^= 4
+    if damage == "no file":
+        parts = parts._replace(handles=np.where(np.arange(3) == fault, 999_999, parts.handles))
+    else:
+        paths[fault].write_bytes(data if damage == "flipped" else data[: 7 * fault + 5])
+
+    def give(member):
+        asked.append(member)
+        return stored[member]
+
+    blend = PackedBlend(np.ones(3, np.uint32), hot.dtypes, 383, 255)
+    assert np.array_equal(blend.bits(parts, hot.pixels, give, hot.cold), expected)
+    assert asked == [fault]
+
+
+def test_a_long_text_is_whole(reference):
+    """More runs than there is room for at first."""
+    codes = np.zeros((300, 640), np.uint8)
+    codes[:, ::4] = 255
+    hot = Hot([codes, codes])
+    assert len(rle_encode_bits_bytes(hot.bits([1, 1], 255, 255), codes.size)) > 1 << 17
+
+
 def test_threads_blend_alike(reference):
     jobs = []
     for seed in range(30):
@@ -341,7 +432,7 @@ def test_threads_blend_alike(reference):
 
     def one(job):
         hot, _ = job
-        return blend.bits(hot.buffer, hot.starts, hot.words, hot.pixels, hot.cold).copy()
+        return hot.given(blend).copy()
 
     with ThreadPoolExecutor(4) as pool:
         for bits, (_, codes) in zip(pool.map(one, jobs), jobs, strict=True):
@@ -371,7 +462,8 @@ def test_any_blend_equals_the_plain_one(reference, size, dtypes, names, weights,
 
 SCRIPT = """
 import numpy as np
-from carvana_ens.core.packed import PackedBlend, pack_map, unpack_map
+import numcodecs.lz4
+from carvana_ens.core.packed import HotParts, PackedBlend, pack_map, unpack_map
 rng = np.random.default_rng(0)
 for dtypes, full in (([np.uint8, np.uint8], 255), ([np.uint16, np.uint8], 65535)):
     maps = [np.repeat(rng.choice([0, 0, 3, 120, 250, 255, 255], (6, 7)), 40, 1).astype(dtype) for dtype in dtypes]
@@ -387,8 +479,12 @@ for dtypes, full in (([np.uint8, np.uint8], 255), ([np.uint16, np.uint8], 65535)
     def cold(member, places):
         read.append(member)
         return parts[member][2].reshape(-1, 32)[places]
-    lengths = np.array([len(words) for words, _, _ in parts])
-    bits = blend.bits(np.concatenate(pieces), np.array([0, len(pieces[0])]), lengths, maps[0].size, cold)
+    stored = [numcodecs.lz4.compress(piece) for piece in pieces]
+    hot = HotParts(
+        np.full(2, -1), np.zeros(2, np.int64), np.cumsum([0, *map(len, stored)]), np.zeros(2, np.uint32),
+        np.cumsum([0, *map(len, pieces)]), np.array([len(words) for words, _, _ in parts]),
+    )
+    bits = blend.bits(hot, maps[0].size, stored.__getitem__, cold)
     sums = sum(codes.astype(int) * (full // np.iinfo(codes.dtype).max) for codes in maps).ravel()
     expected = np.packbits(np.append(sums >= full, np.zeros(-sums.size % 64, bool)), bitorder="little").view(np.uint64)
     assert np.array_equal(bits, expected) and read

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco
 
+from carvana_ens.core import rle_kernels as kernels
 from carvana_ens.core.rle import (
     bits_mask,
     mask_bits,
@@ -212,3 +213,26 @@ def test_real_masks(real_masks, reference):
         assert text == reference.write_runs(mask.reshape(-1))
         assert np.array_equal(rle_decode(text, Size(*mask.shape)), mask)
         assert_coco_agrees(mask)
+
+
+def test_numbers_of_any_length_are_written_in_digits():
+    rng = np.random.default_rng(6)
+    values = {*range(1, 1200), *(10**power + step for power in range(1, 17) for step in (-1, 0, 1)), 10**17 - 1}
+    values |= {int(10 ** rng.uniform(0, 17)) for _ in range(3000)}
+    text = np.empty(40, np.uint8)
+    for value in sorted(values):
+        end = kernels._write_number(value, text, 3)
+        assert text[3:end].tobytes().decode() == f"{value} "
+
+
+def test_a_text_with_little_room_is_refused_or_whole(reference):
+    rng = np.random.default_rng(8)
+    for flat in (rng.random(3000) < 0.5, np.arange(300) % 2 == 0, np.ones(70), np.zeros(70), np.arange(64) == 63):
+        bits, expected = reference.bits_of(flat), reference.write_runs(flat)
+        room = kernels.room_for(bits, flat.size)
+        assert room == reference.room_for(flat)
+        for size in {0, 1, len(expected), len(expected) + 8, room - 1, room}:
+            text = np.full(size + 20, 7, np.uint8)
+            length = kernels.write_runs(bits, flat.size, text[:size])
+            assert (text[size:] == 7).all()
+            assert text[:length].tobytes().decode() == expected if length >= 0 else size < room

@@ -184,6 +184,8 @@ class Damaged:
         """Has the stores open their chunks again."""
         for opened in self.stores.values():
             opened.packed._chunks.clear()
+        if self.blend._packed is not None:
+            self.blend._packed._runs.clear()
 
     def refused(self):
         """Blends every image alone; how many were refused. Each of the others is right."""
