@@ -114,6 +114,15 @@ def test_the_table_of_the_readme_is_what_the_code_says():
     assert text[start:].split("\n\n", 1)[0] == table()
 
 
+def test_the_readme_names_every_model_and_counts_those_that_are_no_authors():
+    text = " ".join(README.read_text(encoding="utf-8").split())
+    assert [name for name in KNOWN_PACKAGES if f"`{name}`" not in text] == []
+    names = ("timm-unet", "timm-linknet", "timm-fpn")
+    counts = [load_model(name)[0](MemberConfig("m", name)).count_parameters() for name in names]
+    told = ", ".join(f"{count / 1e6:.2f} M" for count in counts)
+    assert f"{', '.join(f'`{name}`' for name in names)}, decoders on any timm backbone ({told}" in text
+
+
 @pytest.mark.parametrize("first", [first for first, (_, theirs) in NETWORKS.items() if theirs])
 def test_parameters_are_as_many_as_the_authors(first):
     theirs = NETWORKS[first][1]
