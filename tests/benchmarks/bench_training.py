@@ -72,9 +72,9 @@ def tricks(factor: float) -> dict[str, tuple[list[str], list[Entry]]]:
         "all of it: pretrained, repainted, whole photos": (["base"], [Entry("base", options=plain)]),
         "without pretrained encoder": (["scratch"], [Entry("scratch", options=plain, weights=None)]),
         "without repainting": (["unpainted"], [Entry("unpainted", options={**plain, "repaint": 0})]),
+        "with flips in prediction": (["flipped"], [Entry("flipped", like="base")]),
         "with border weights": (["border"], [Entry("border", options={**plain, "border": 11})]),
         "with stages (half the epochs at 96x144)": (["staged"], [Entry("staged", options={"stages": staged})]),
-        "with flips in prediction": (["flipped"], [Entry("flipped", like="base")]),
         "three members: + LinkNet, + Lite0 encoder": (
             ["base", "link", "lite0"],
             [
@@ -120,7 +120,8 @@ class Project:
 
     def add(self, entry: Entry) -> None:
         if entry.like is not None:
-            self.once(f"add {entry.name}", "add-model", "--like", entry.like, "--name", entry.name, "--tta", "hflip")
+            words = ["add-model", "--like", entry.like, "--name", entry.name, "--size", entry.size, "--tta", "hflip"]
+            self.once(f"add {entry.name}", *words)
             return
         options: dict[str, object] = {**AUGMENT, "valid_every": LAST, **entry.options}
         if entry.weights is not None:
@@ -129,11 +130,10 @@ class Project:
         words = ["add-model", entry.model, "--name", entry.name, "--size", entry.size, "--seed", entry.seed]
         self.once(f"add {entry.name}", *words, *given)
 
-    def trained(self, member: str, folds: Sequence[int]) -> list[float]:
-        """CPU seconds of training each fold."""
-        return [
-            self.once(f"train {member} {fold}", "train", member, "--fold", fold, "--device", "cpu") for fold in folds
-        ]
+    def trained(self, member: str, *fold: int) -> float:
+        """CPU seconds of training all folds, or one."""
+        which = [word for number in fold for word in ("--fold", number)]
+        return self.once(" ".join(map(str, ("train", member, *fold))), "train", member, *which, "--device", "cpu")
 
     def predicted(self, member: str) -> float:
         return self.once(f"predict {member}", "predict", member, "--split", "oof", "--device", "cpu")
@@ -169,7 +169,7 @@ def cars(folder: Path, data: Path, factor: float) -> None:
     masks = data / "carvana" / "train_masks"
     project.init(data / "carvana" / "train_hq", masks, "--folds", 2)
     project.add(entry)
-    taken = project.trained(entry.name, (0, 1))
+    taken = [project.trained(entry.name, fold) for fold in (0, 1)]
     predicting = project.predicted(entry.name)
     found = project.scored([entry.name], masks)
     held_out = json.loads((project.folder / "folds" / "default.json").read_text())["assignment"]
@@ -195,7 +195,7 @@ def tricks_table(folder: Path, data: Path, factor: float) -> None:
         seconds = 0.0
         for entry in entries:
             project.add(entry)
-            seconds += 0 if entry.like else sum(project.trained(entry.name, (0, 1)))
+            seconds += 0 if entry.like else project.trained(entry.name)
             seconds += project.predicted(entry.name)
         dice = float(project.scored(members, masks)["dice"])
         base = dice if base is None else base
@@ -212,7 +212,7 @@ def carparts(folder: Path, data: Path, factor: float) -> None:
     count = epochs(6, factor)
     options = {"epochs": count, "batch_size": 4, "rate": 2e-3, "repaint": 0.3}
     project.add(Entry("parts", size="160x160", options=options))
-    (seconds,) = project.trained("parts", (0,))
+    seconds = project.trained("parts")
     project.predicted("parts")
     found = project.scored(["parts"], masks, *every, "--partial")
     print(
