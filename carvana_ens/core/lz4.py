@@ -1,6 +1,6 @@
 """Decoding LZ4 blocks inside a kernel: a call of a library for each map costs an image of many members more than it.
 
-The block format: https://github.com/lz4/lz4/blob/dev/doc/lz4_Block_format.md. Elsewhere numcodecs decodes them.
+The block format: https://github.com/lz4/lz4/blob/dev/doc/lz4_Block_format.md. Elsewhere the library lz4 decodes them.
 """
 
 from __future__ import annotations

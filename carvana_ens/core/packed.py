@@ -213,10 +213,10 @@ class PackedBlend:
         places = np.empty(shape, np.int64)
         run(kernels.find_halves, planes, unclear, kinds, places)
         codes = np.empty((*shape, HALF), np.uint16)
-        for member in range(literals.size):
-            rows = np.flatnonzero(kinds[:, member] == kernels.COLD)
-            if rows.size:
-                codes[rows, member] = cold(member, places[rows, member])
+        which = kinds == kernels.COLD
+        for member in np.flatnonzero(which.any(0)).tolist():
+            rows = which[:, member]
+            codes[rows, member] = cold(member, places[rows, member])
         members = (self._wide, self._weights, self._factors, *self._scalars[2:])
         run(kernels.settle, buffer, literals, *members, unclear, kinds, places, codes, bits)
 

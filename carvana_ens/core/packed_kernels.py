@@ -24,7 +24,7 @@ HOT, COLD, NONE, FULL = range(4)
 GIVEN = -2
 """In the place of a file's handle: the part was read before."""
 FRAMING = 4
-"""Octets of a hot part before its LZ4 block: how many octets that decodes to, as numcodecs writes it."""
+"""Octets of a hot part before its LZ4 block: how many octets that decodes to."""
 ALL = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 LEFT = np.uint64(0xFFFF_FFFF)
 HALF_BITS = np.uint64(32)

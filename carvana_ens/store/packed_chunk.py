@@ -3,9 +3,9 @@
 Little-endian. A header (``HEADER``) and one ``ENTRY`` an image, both under the header's crc32c; the images' hot parts
 one after the other; then their cold parts. What hot and cold mean is in ``core/packed.py``.
 
-A hot part is the planes and the hot literals, LZ4 in numcodecs' framing, under a crc32c in its entry. A cold part is a
-table of (size, crc32c) for each stripe of 512 halves, itself under a crc32c in its entry, and the stripes, zstd. An
-image is packed at its true size; one that is not there has height 0 and reads as zeros.
+A hot part is the planes and the hot literals, an LZ4 block behind its decoded size (uint32), under a crc32c in its
+entry. A cold part is a table of (size, crc32c) for each stripe of 512 halves, itself under a crc32c in its entry, and
+the stripes, zstd. An image is packed at its true size; one that is not there has height 0 and reads as zeros.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import google_crc32c
-import numcodecs.lz4
+import lz4.block
 import numpy as np
 import zstandard
 from numpy.typing import NDArray
@@ -53,6 +53,8 @@ _TABLE = np.dtype([("size", "<u4"), ("crc", "<u4")])
 _FAR = 1 << 62
 """Places beyond it are in no file, nor in what reads one."""
 _ZSTD_LEVEL = 1
+_LZ4_LEVEL = 4
+"""Of LZ4's slow writer: its blocks are a sixth to a third smaller than those of the fast one, and decode sooner."""
 
 _scratch = Scratch()
 
@@ -102,7 +104,8 @@ class Entry:
 def encode(codes: Codes) -> Part:
     """Packs one map, (h, w) uint8 or uint16."""
     words, literals, cold = pack_map(codes)
-    hot = numcodecs.lz4.compress(np.concatenate([words.view(np.uint8), literals]))
+    content = np.concatenate([words.view(np.uint8), literals])
+    hot = lz4.block.compress(content.data, mode="high_compression", compression=_LZ4_LEVEL)
     step = HALF * STRIPE
     stripes = [_zstd.compress(cold[at : at + step].data) for at in range(0, cold.size, step)]
     table = np.array([(len(stripe), google_crc32c.value(stripe)) for stripe in stripes], _TABLE).tobytes()
@@ -199,9 +202,10 @@ class PackedChunk:
         if int.from_bytes(stored[:4], "little") != octets:  # less would leave in out what was there before
             raise _undecodable("hot part")
         try:
-            numcodecs.lz4.decompress(stored, out.view(np.uint8)[:octets])
-        except (RuntimeError, ValueError) as error:
+            decoded = lz4.block.decompress(stored)
+        except lz4.block.LZ4BlockError as error:
             raise _undecodable("hot part") from error
+        out.view(np.uint8)[:octets] = np.frombuffer(decoded, np.uint8)
 
     def read_cold(self, entry: Entry, places: NDArray[np.int64]) -> Codes:
         """(n, 32) codes of some of an image's cold halves, (n,) increasing; decodes only the stripes that hold them."""
