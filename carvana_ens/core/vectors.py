@@ -234,7 +234,10 @@ def _changing_vector(typing_context: Any, bits: Any, block: Any) -> Any:  # noqa
         first = builder.mul(args[1], ir.Constant(_I64, _LANES))
         vectors = []
         for at in (first, builder.sub(first, ir.Constant(_I64, 1))):
-            loaded = builder.load(_part_of(builder, context, signature.args[0], args[0], at, _LANES))
+            place = _part_of(builder, context, signature.args[0], args[0], at, _LANES)
+            if at is first:
+                _prefetch(builder, place, 8 * _LANES)
+            loaded = builder.load(place)
             loaded.align = 8
             vectors.append(loaded)
         words, before = vectors
@@ -367,7 +370,7 @@ add_half: Any = _add_half_slow if _PLAIN else _add_half_vector
 half_at_least: Any = _half_at_least_slow if _PLAIN else _half_at_least_vector
 """(sums, value) -> uint32; bit k: element k of sums, uint32 (32,), >= value."""
 changing: Any = _changing_slow if _PLAIN else _changing_vector
-"""(bits, block) -> word; bit k: of the pixels of word 64 block + k and the one before them two differ; not of block 0."""
+"""(bits, block) -> word; bit k: two neighbours differ in word 64 block + k and the pixel before it; not of block 0."""
 put_word: Any = _put_word_slow if _PLAIN else _put_word_vector
 """(word, octets, at): writes a word as 8 octets, the lowest first, from index at on."""
 lowest_bit: Any = _lowest_bit_slow if _PLAIN else _lowest_bit_vector

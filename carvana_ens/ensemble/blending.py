@@ -144,7 +144,6 @@ class Blend:
 
         ``make`` runs on the threads. batch: images a task; two tasks a thread are under way at most.
         """
-
         return self._mapped(lambda image_id: make(image_id, self.bits(image_id)), threads, batch)
 
     def _mapped(self, one: Callable[[str], Result], threads: int | None, batch: int) -> Iterator[Result]:

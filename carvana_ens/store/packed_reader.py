@@ -14,7 +14,7 @@ from carvana_ens.store.packed_codec import CODEC
 from carvana_ens.store.place import Place
 from carvana_ens.types import Codes, Size
 
-KEPT = 4
+KEPT = 8
 """Chunks of a store whose headers are kept, while several threads read images in order."""
 MOST = 4096
 """Images of a chunk that we read: nothing is allocated for metadata that say more."""

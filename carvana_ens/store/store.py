@@ -6,6 +6,7 @@ import asyncio
 import warnings
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ class ProbabilityStore:
         """
         self.path = path
         self._place = place_of(path)
-        attributes, arrays = _open(self._place)
+        attributes, arrays, self._metadata = _open(self._place)
         ours = check_attributes(str(path), attributes)
         self.dtype: DType = check_arrays(str(path), arrays)
         self.full_scale = FULL_SCALE[self.dtype]
@@ -149,7 +150,15 @@ class ProbabilityStore:
     def explain(self, image_id: str, error: ChunkError) -> StoreError:
         """What a reader found, with store, image and what to do."""
         cure = f": {self._cure()}" if error.cure else ""
+        if error.cure and self._changed():
+            cure = ": the store was packed or made anew meanwhile, run the command again"
         return StoreError(f"{self.path}: the chunk of {image_id} {error}{cure}")
+
+    def _changed(self) -> bool:
+        """Whether ``prob`` was laid out otherwise since this store was opened."""
+        with suppress(OSError, StoreError):
+            return self._place.get(_PROB) not in (self._metadata, None)
+        return False
 
     def record(self, image_id: str) -> int | None:
         """crc32 of an image's codes (row-major, true size) as its done record has it; None while it has no map."""
@@ -202,17 +211,19 @@ def open_store(path: str | Path) -> ProbabilityStore:
     return ProbabilityStore(path)
 
 
+_PROB = "prob/zarr.json"
 _ARRAYS = ("prob", "done", "ids", "sizes")
 
 
-def _open(place: Place) -> tuple[dict[str, Any], Mapping[str, Any]]:
-    """The attributes of the group, and its arrays by name.
+def _open(place: Place) -> tuple[dict[str, Any], Mapping[str, Any], bytes | None]:
+    """The attributes of the group, its arrays by name, and the bytes that describe ``prob``.
 
     In one call of zarr's event loop: handing it one thing after the other takes most of the time of opening a store.
     """
     if place.get("zarr.json") is None:
         raise StoreError(f"{place} is no probability store (no zarr.json there): run predict or import first")
-    names = [name for name in _ARRAYS if place.get(f"{name}/zarr.json") is not None]
+    contents = {name: place.get(f"{name}/zarr.json") for name in _ARRAYS}
+    names = [name for name, content in contents.items() if content is not None]
 
     async def opened() -> tuple[Any, list[Any]]:
         group = await open_group(store=place.zarr(read_only=True), mode="r", zarr_format=3)
@@ -228,7 +239,7 @@ def _open(place: Place) -> tuple[dict[str, Any], Mapping[str, Any]]:
         if isinstance(array, BaseException):
             reason = first_line(array)
             raise StoreError(f"{place}/{name}/zarr.json cannot be read ({reason}): predict or import again") from array
-    return group.attrs, {name: zarr.Array(array) for name, array in zip(names, found, strict=True)}
+    return group.attrs, {name: zarr.Array(array) for name, array in zip(names, found, strict=True)}, contents["prob"]
 
 
 def _read(place: Place, *arrays: Any) -> list[Any]:

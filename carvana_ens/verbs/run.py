@@ -11,6 +11,7 @@ from carvana_ens.project import Project
 from carvana_ens.types import Say, Track, unsaid, untracked
 from carvana_ens.verbs.blend import Blended, blend
 from carvana_ens.verbs.predict import predict
+from carvana_ens.verbs.regions import rounds
 from carvana_ens.verbs.train import Report, train, unreported
 from carvana_ens.verbs.tune import tune
 
@@ -41,10 +42,11 @@ def run(
         raise ProjectError(
             f"{project.file} needs data.images, data.masks and data.test for run: use blend for maps alone"
         )
-    say("train")
-    train(project, device=device, say=say, report=report, watch=watch, track=track)
-    say("predict")
-    predict(project, device=device, say=say, track=track)
+    for members in rounds(project) or [[]]:
+        say("train")
+        train(project, members, device=device, say=say, report=report, watch=watch, track=track)
+        say("predict")
+        predict(project, members, device=device, say=say, track=track)
     say("tune")
     tune(project, say=say, track=track)
     say("blend")

@@ -24,6 +24,7 @@ from carvana_ens.store.lock import WriterLock
 from carvana_ens.types import Json, Say, Track, unsaid, untracked
 from carvana_ens.verbs.history import draw_member
 from carvana_ens.verbs.plugin_calls import calling, configured
+from carvana_ens.verbs.regions import seen_by
 from carvana_ens.verbs.runs import recorded
 from carvana_ens.verbs.training_data import training_samples, training_stamp
 from carvana_ens.verbs.workspace import Workspace
@@ -193,7 +194,9 @@ class _Job:
         model, _ = load_model(config.model)
         fit = WatchedTask(
             train=training_samples(self.workspace, config, table, fold),
-            valid=self.workspace.labelled(table.held_out(fold, self.workspace.groups)),
+            valid=seen_by(
+                self.workspace.project, config, self.workspace.labelled(table.held_out(fold, self.workspace.groups))
+            ),
             directory=folder,
             digest=task,
             seed=config.seed * 1000 + fold,

@@ -13,6 +13,7 @@ from carvana_ens.files import digest
 from carvana_ens.model import MemberConfig, Samples
 from carvana_ens.project import FILE
 from carvana_ens.types import Json
+from carvana_ens.verbs.regions import roi_stamp, seen_by
 from carvana_ens.verbs.workspace import Workspace
 
 
@@ -30,7 +31,7 @@ def training_samples(workspace: Workspace, config: MemberConfig, table: FoldTabl
     """
     _check_views(workspace, config)
     ids = _of_views(workspace, config, table.trained_on(fold, workspace.groups))
-    own = workspace.labelled(ids)
+    own = seen_by(workspace.project, config, workspace.labelled(ids))
     parts = [*workspace.extra, *_pseudo_parts(workspace, config)]
     return MixedImages([Part(own, ids), *parts]) if parts else own
 
@@ -46,7 +47,7 @@ def training_stamp(workspace: Workspace, config: MemberConfig) -> dict[str, Json
         ]
     if config.pseudo is not None:
         stamp["pseudo"] = [workspace.pseudo(config.pseudo).digest, config.pseudo_share]
-    return stamp
+    return stamp | roi_stamp(workspace.project, config, workspace.ids)
 
 
 def check_training(workspace: Workspace, config: MemberConfig) -> None:

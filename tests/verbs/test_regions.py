@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -11,10 +13,25 @@ from carvana_ens.verbs.regions import roi_stamp, rounds, seen_by
 from carvana_ens.verbs.workspace import Workspace
 
 SOURCE = """
+import json
 import numpy as np
 from dataclasses import dataclass
-from carvana_ens import Model
+from carvana_ens import FitResult, Model
 from carvana_ens.learn.recipe import InputOptions
+
+
+class Learner(Model):
+    Options = type("LearnerOptions", (InputOptions,), {})
+    trainable = True
+
+    def fit(self, task):
+        seen = {i: [*s.image(i).shape[:2], *s.mask(i).shape] for s in (task.train, task.valid) for i in s.ids}
+        path = task.directory / "seen.json"
+        path.write_text(json.dumps(seen))
+        return FitResult(path, 0.5, 1)
+
+    def predict(self, batch):
+        return np.ones(batch.images.shape[:3], np.float32)
 
 
 class Looker(Model):
@@ -31,7 +48,7 @@ def looking(project, oracle, tmp_path, monkeypatch):
     oracle.package(
         tmp_path / "site4",
         "looking",
-        "[carvana_ens.models]\nlooker = looker_model:Looker\n",
+        "[carvana_ens.models]\nlooker = looker_model:Looker\nlearner = looker_model:Learner\n",
     )
     (tmp_path / "site4" / "looker_model.py").write_text(SOURCE)
     monkeypatch.syspath_prepend(tmp_path / "site4")
@@ -74,6 +91,25 @@ def test_a_member_to_look_after_must_be_another_one_that_is_there(looking):
     looking.did("remove-model", "first")
 
 
+def test_training_sees_the_crops_and_is_stale_when_they_change(looking):
+    looking.did("add-model", "learner", "--set", "roi=first", "--set", "roi_margin=0")
+    assert "the oof maps of first" in looking.do("train", "learner").error
+    looking.did("predict", "first")
+    looking.did("train", "learner")
+    first = open_store(looking.store("first", "oof"))
+    seen = json.loads((looking.cars / "checkpoints" / "learner" / "fold0" / "seen.json").read_text())
+    assert sorted(seen) == sorted(first.ids)
+    for image_id, shape in seen.items():
+        rows, columns = np.nonzero(first.read(image_id) >= 128)
+        assert shape == [np.ptp(rows) + 1, np.ptp(columns) + 1] * 2
+    looking.did("predict", "learner")
+    toml = looking.cars / "ensemble.toml"
+    toml.write_text(toml.read_text().replace("cut = 150.0", "cut = 140.0"))
+    looking.did("predict", "first", "--fresh")
+    assert "with other settings" in looking.do("predict", "learner", "--fresh").error
+    looking.did("train", "learner", "--fresh")
+
+
 def test_photos_to_train_on_are_cut_and_the_maps_that_did_it_are_told(looking):
     looking.did("add-model", "looker", "--set", "roi=first", "--set", "roi_margin=0")
     project = Project(looking.cars)
@@ -104,3 +140,9 @@ def test_members_come_after_those_whose_maps_they_need(looking):
     toml.write_text(toml.read_text().replace('roi = "first"', 'roi = "third"'))
     with pytest.raises(UsageError, match="members second, third each look"):
         rounds(Project(looking.cars))
+
+
+def test_run_predicts_a_member_before_another_looks_at_its_maps(looking):
+    looking.did("add-model", "learner", "--name", "a-learner", "--set", "roi=first")
+    looking.did("run", "-o", looking.root / "all.csv")
+    assert (looking.root / "all.csv").is_file()
