@@ -314,3 +314,42 @@ def sure_kinds(size, dtype, seed=0):
         "one": np.where((y == height // 2) & (x == width // 2), top, 0),
     }
     return {name: np.ascontiguousarray(codes.astype(dtype)) for name, codes in kinds.items()}
+
+
+def find_disputed(codes, truth, low, high):
+    """((P,) bool disputed, (sure and object, sure, object)) of flat truth."""
+    sure = codes.min(0) >= high
+    disputed = (codes.max(0) >= low) & ~sure
+    return disputed, (int((sure & truth).sum()), int(sure.sum()), int(truth.sum()))
+
+
+def take_disputed(codes, truth, disputed):
+    """(codes of the disputed pixels, their truth), filled up to a multiple of 64 with zeros."""
+    more = -int(disputed.sum()) % 64
+    return np.pad(codes[:, disputed], ((0, 0), (0, more))), np.pad(truth[disputed], (0, more))
+
+
+def count_reached(codes, truth, weights, cut_sum):
+    """(object pixels, all pixels) of one whole map that reach the cut."""
+    on = blend(codes, weights, cut_sum)
+    return [int((on & truth).sum()), int(on.sum())]
+
+
+def count_each_added(codes, truth, weights, cut_sum):
+    """The same with one more for each weight in turn."""
+    return [count_reached(codes, truth, np.asarray(weights) + one, cut_sum) for one in np.eye(len(weights), dtype=int)]
+
+
+def count_levels(codes, truth, weights, low, high):
+    """The same at each threshold low / S .. high / S."""
+    total = int(np.sum(weights, dtype=np.int64))
+    return [count_reached(codes, truth, weights, level * total) for level in range(low, high + 1)]
+
+
+def count_flips(codes, truth, weights, member, values, level):
+    """The same at threshold level / S with the weight of a member set to each of these values."""
+    counts = []
+    for value in values:
+        tried = [value if place == member else int(weight) for place, weight in enumerate(weights)]
+        counts.append(count_reached(codes, truth, tried, -(-level.numerator * sum(tried) // level.denominator)))
+    return counts

@@ -1,0 +1,188 @@
+"""Disputed pixels: every count made of them equals the slow twin's on the whole maps."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from carvana_ens.core.disputed import disputed_pixels, joined
+from carvana_ens.core.rle import mask_bits
+from carvana_ens.errors import DataError, UsageError
+
+PIXELS = [1, 63, 64, 65, 128, 200, 1000]
+DTYPES = {np.uint8: 255, np.uint16: 65535}
+HALF = Fraction(1, 2)
+
+
+def flat(bits, pixels):
+    return np.unpackbits(bits.view(np.uint8), bitorder="little")[:pixels].astype(bool)
+
+
+def kept(images, truths, low, high):
+    return joined(
+        [disputed_pixels(c, mask_bits(t[None]), low, high) for c, t in zip(images, truths, strict=True)], low, high
+    )
+
+
+def cut_of(threshold, full_scale, weights):
+    return math.ceil(threshold * full_scale * int(np.sum(weights, dtype=np.int64)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("pixels", PIXELS)
+def test_kept_pixels_equal_the_twin(reference, dtype, pixels):
+    full_scale = DTYPES[dtype]
+    ranges = [(1, full_scale), (full_scale // 4, 3 * full_scale // 4), (full_scale // 2, full_scale // 2)]
+    rng = np.random.default_rng(pixels)
+    for members in (1, 3):
+        for kind, codes in reference.code_kinds(members, pixels, dtype, full_scale // 2).items():
+            for truth in (np.zeros(pixels, bool), np.ones(pixels, bool), rng.random(pixels) < 0.5):
+                for low, high in ranges:
+                    found = disputed_pixels(codes, mask_bits(truth[None]), low, high)
+                    disputed, constants = reference.find_disputed(codes, truth, low, high)
+                    expected_codes, expected_truth = reference.take_disputed(codes, truth, disputed)
+                    assert found.kept == disputed.sum(), kind
+                    assert found.constants == constants, kind
+                    assert found.codes.dtype == dtype
+                    assert np.array_equal(found.codes, expected_codes), kind
+                    assert np.array_equal(flat(found.truth, found.truth.size * 64), expected_truth), kind
+
+
+@st.composite
+def worlds(draw):
+    """(images, truths, weights, low, high): small pictures of odd sizes, codes near each other and near the range."""
+    dtype = draw(st.sampled_from(list(DTYPES)))
+    full_scale = DTYPES[dtype]
+    members = draw(st.integers(1, 5))
+    low = draw(st.integers(1, full_scale))
+    high = min(full_scale, low + draw(st.sampled_from([0, 0, 1, 7, 120])))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    spread = draw(st.sampled_from([2, 40, full_scale]))
+    images, truths = [], []
+    for _ in range(draw(st.integers(1, 4))):
+        pixels = draw(st.integers(1, 200))
+        codes = low + rng.integers(-spread, spread + 1, (members, pixels))
+        images.append(np.ascontiguousarray(codes.clip(0, full_scale).astype(dtype)))
+        truths.append(rng.random(pixels) < draw(st.sampled_from([0, 0.3, 1])))
+    weights = draw(st.lists(st.integers(0, draw(st.sampled_from([1, 5, 9000]))), min_size=members, max_size=members))
+    return images, truths, np.array(weights, np.uint32), low, high
+
+
+@settings(deadline=None, max_examples=150)
+@given(world=worlds(), at=st.fractions(0, 1, max_denominator=50), member=st.integers(0, 4))
+def test_every_count_equals_the_whole_maps(reference, world, at, member):
+    images, truths, weights, low, high = world
+    pixels = kept(images, truths, low, high)
+    full_scale = pixels.full_scale
+    level = min(low - 1 + at + Fraction(1, 7), Fraction(high)) if at < 1 else Fraction(high)
+    level = max(level, low - 1 + Fraction(1, 7))
+    threshold = Fraction(level) / full_scale
+    both = list(zip(images, truths, strict=True))
+    added = pixels.counts_of_each_added(weights, cut_of(threshold, full_scale, [*weights, 1]))
+    cut = cut_of(threshold, full_scale, [*weights, 1])
+    expected = [reference.count_each_added(codes, truth, weights, cut) for codes, truth in both]
+    assert np.array_equal(added, np.swapaxes(expected, 0, 1))
+    member %= len(weights)
+    rest = int(weights.sum()) - int(weights[member])
+    values = range(int(rest == 0), 12)
+    line = pixels.line_counts(weights, member, values, threshold)
+    expected = [reference.count_flips(codes, truth, weights, member, values, level) for codes, truth in both]
+    assert np.array_equal(line, expected)
+    if weights.any():
+        cut = cut_of(threshold, full_scale, weights)
+        expected = [reference.count_reached(codes, truth, weights, cut) for codes, truth in both]
+        assert np.array_equal(pixels.counts(weights, cut), expected)
+        expected = [reference.count_levels(codes, truth, weights, low, high) for codes, truth in both]
+        assert np.array_equal(pixels.level_counts(weights), expected)
+
+
+def test_some_of_the_images(reference):
+    rng = np.random.default_rng(4)
+    images = [rng.integers(0, 256, (3, n)).astype(np.uint8) for n in (70, 5, 640, 64)]
+    truths = [rng.random(codes.shape[1]) < 0.4 for codes in images]
+    pixels = kept(images, truths, 100, 150)
+    weights = np.array([2, 0, 5], np.uint32)
+    cut = cut_of(HALF, 255, weights)
+    assert np.array_equal(pixels.counts(weights, cut)[1:3], pixels.counts(weights, cut, 1, 3))
+    assert np.array_equal(pixels.level_counts(weights)[1:3], pixels.level_counts(weights, 1, 3))
+    line = pixels.line_counts(weights, 1, range(9), HALF)
+    assert np.array_equal(line[1:3], pixels.line_counts(weights, 1, range(9), HALF, 1, 3))
+    added = pixels.counts_of_each_added(weights, cut_of(HALF, 255, [8]))
+    assert np.array_equal(added[:, 1:3], pixels.counts_of_each_added(weights, cut_of(HALF, 255, [8]), 1, 3))
+    assert np.array_equal(line[:, 0], pixels.counts(weights, cut))
+
+
+def test_the_largest_weights_and_codes(reference):
+    codes = np.array([[65535, 65535, 0, 32768], [65535, 0, 65535, 32767]], np.uint16)
+    truth = np.array([True, False, True, True])
+    pixels = kept([codes], [truth], 1, 65535)
+    for weights in ([65535, 1], [1, 65535], [65536, 0]):
+        whole = np.array(weights, np.uint32)
+        for threshold in (Fraction(1), HALF, Fraction(1, 65535)):
+            cut = cut_of(threshold, 65535, weights)
+            assert pixels.counts(whole, cut).tolist() == [reference.count_reached(codes, truth, weights, cut)]
+        values = range(65500, 65536)
+        line = pixels.line_counts(np.array([0, 1], np.uint32), 0, values, HALF)
+        assert line.tolist() == [reference.count_flips(codes, truth, [0, 1], 0, values, HALF * 65535)]
+    added = pixels.counts_of_each_added(np.array([65534, 1], np.uint32), 65535 * 65536)
+    assert added[:, 0].tolist() == reference.count_each_added(codes, truth, [65534, 1], 65535 * 65536)
+
+
+def test_maps_that_agree_leave_nothing():
+    codes = np.repeat(np.array([[0, 255, 255, 0, 255]], np.uint8), 4, 0)
+    truth = np.array([False, True, False, True, True])
+    pixels = kept([codes], [truth], 64, 192)
+    assert pixels.codes.size == 0
+    assert pixels.counts(np.ones(4, np.uint32), 4 * 128).tolist() == [[2, 3]]
+    assert pixels.level_counts(np.ones(4, np.uint32))[0, ::64].tolist() == [[2, 3]] * 3
+
+
+@pytest.mark.parametrize(
+    ("codes", "low", "high", "told"),
+    [
+        (np.zeros((2, 4)), 1, 2, "float64"),
+        (np.zeros((2, 8), np.uint8)[:, ::2], 1, 2, "C-contiguous"),
+        (np.zeros((2, 0), np.uint8), 1, 2, r"\(2, 0\)"),
+        (np.zeros((2, 4), np.uint8), 0, 2, r"0\.\.2 are not within 1\.\.255"),
+        (np.zeros((2, 4), np.uint8), 3, 2, r"3\.\.2"),
+        (np.zeros((2, 4), np.uint8), 3, 256, r"3\.\.256"),
+    ],
+)
+def test_what_cannot_be_kept(codes, low, high, told):
+    with pytest.raises(UsageError, match=told):
+        disputed_pixels(codes, np.zeros(1, np.uint64), low, high)
+
+
+def test_truth_of_another_size():
+    with pytest.raises(DataError):
+        disputed_pixels(np.zeros((2, 65), np.uint8), np.zeros(1, np.uint64), 1, 2)
+
+
+def test_what_cannot_be_counted():
+    codes = np.random.default_rng(1).integers(0, 256, (2, 90)).astype(np.uint8)
+    pixels = kept([codes], [codes[0] > 99], 100, 150)
+    ones = np.ones(2, np.uint32)
+    for bad in (np.ones(3, np.uint32), np.ones(2), np.zeros(2, np.uint32), np.array([65536, 1], np.uint32)):
+        with pytest.raises(UsageError, match="weights"):
+            pixels.counts(bad, 256)
+        with pytest.raises(UsageError, match="weights"):
+            pixels.level_counts(bad)
+    for cut in (198, 302):
+        with pytest.raises(UsageError, match=r"outside the levels 100\.\.150"):
+            pixels.counts(ones, cut)
+    with pytest.raises(UsageError, match="outside the levels"):
+        pixels.line_counts(ones, 0, range(4), Fraction(151, 255))
+    for values in (range(0, 4, 2), range(2, 2), range(65537)):
+        with pytest.raises(UsageError, match="are no weights"):
+            pixels.line_counts(ones, 0, values, HALF)
+    with pytest.raises(UsageError, match="are no weights"):
+        pixels.line_counts(np.array([3, 0], np.uint32), 0, range(4), HALF)
+    with pytest.raises(UsageError, match="too many digits"):
+        pixels.line_counts(ones, 0, range(4), Fraction(500001, 1000003))
+    with pytest.raises(UsageError, match="images"):
+        pixels.counts(ones, 256, 0, 2)
