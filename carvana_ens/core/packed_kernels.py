@@ -15,7 +15,16 @@ from carvana_ens.core.file_parts import read_part
 from carvana_ens.core.jit import helper, kernel
 from carvana_ens.core.lz4 import decode_block
 from carvana_ens.core.rle_kernels import write_runs
-from carvana_ens.core.vectors import ONE, add_half, at_least, copy_half, count_bits, half_at_least, lowest_bit
+from carvana_ens.core.vectors import (
+    ONE,
+    add_half,
+    at_least,
+    copy_half,
+    count_bits,
+    half_at_least,
+    lowest_bit,
+    narrow_sums,
+)
 
 LOW, HIGH, EXACT = range(3)
 """The planes."""
@@ -210,13 +219,25 @@ def blend_packed(
             return member, 0
         at[member] = begin // size
     sums = np.empty(32, np.uint32)
+    lows, highs, exacts = np.empty((3, members), np.uint64)
+    hot_at = np.empty(members, np.int64)
+    hot_factors = np.empty(members, np.uint16)
+    total = np.uint64(0)
+    any_wide = False
+    for member in range(members):
+        total += np.uint64(weights[member]) * np.uint64(full)
+        any_wide |= wide[member]
+    narrow = total <= 65535 and not any_wide
     count = 0
     for word in range(planes.shape[2]):
         possible = np.uint64(0)
         certain = ALL
         for member in range(members):
-            possible |= ~planes[member, LOW, word]
-            certain &= planes[member, HIGH, word]
+            lows[member] = planes[member, LOW, word]
+            highs[member] = planes[member, HIGH, word]
+            exacts[member] = planes[member, EXACT, word]
+            possible |= ~lows[member]
+            certain &= highs[member]
         first = 64 * word
         valid = ALL if halves - first >= 64 else (ONE << np.uint64(halves - first)) - ONE
         if certain == 0:
@@ -231,36 +252,44 @@ def blend_packed(
             half = lowest_bit(mixed)
             bit = ONE << np.uint64(half)
             mixed &= mixed - ONE
-            sums[:] = 0
             base = np.uint32(0)
             slack = np.uint32(0)
+            hots = 0
+            if not narrow:
+                sums[:] = 0
             for member in range(members):
-                exact = planes[member, EXACT, word] & bit != 0
-                if planes[member, LOW, word] & bit != 0:
-                    if not exact:
+                if lows[member] & bit != 0:
+                    if exacts[member] & bit == 0:
                         slack += weights[member] * low
-                elif planes[member, HIGH, word] & bit != 0:
-                    if exact:
+                elif highs[member] & bit != 0:
+                    if exacts[member] & bit != 0:
                         base += weights[member] * full
                     else:
                         base += weights[member] * high
                         slack += weights[member] * (full - high)
-                elif wide[member]:
-                    add_half(sums, pairs, at[member], factors[member])
-                    at[member] += 32
                 else:
-                    add_half(sums, octets, at[member], factors[member])
+                    if narrow:
+                        hot_at[hots] = at[member]
+                        hot_factors[hots] = factors[member]
+                        hots += 1
+                    elif wide[member]:
+                        add_half(sums, pairs, at[member], factors[member])
+                    else:
+                        add_half(sums, octets, at[member], factors[member])
                     at[member] += 32
             if base >= cut_sum:
                 bits[first + half] = 0xFFFF_FFFF
                 continue
-            least = half_at_least(sums, cut_sum - base)
-            if slack != 0:
-                missing = cut_sum - base
-                greatest = half_at_least(sums, missing - slack) if missing > slack else np.uint32(0xFFFF_FFFF)
-                if greatest != least:
-                    unclear[count] = first + half
-                    count += 1
+            missing = cut_sum - base
+            least_missing = missing - min(slack, missing)
+            if narrow:
+                least, greatest = narrow_sums(octets, hot_at, hot_factors, hots, missing, least_missing)
+            else:
+                least = half_at_least(sums, missing)
+                greatest = half_at_least(sums, least_missing)
+            if greatest != least:
+                unclear[count] = first + half
+                count += 1
             bits[first + half] = least
     return -1, count
 

@@ -28,7 +28,7 @@ AHEAD = 16
 _LANES = 64
 HALF = 32
 """Pixels of half a block."""
-_I1, _I8, _I32, _I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
+_I1, _I8, _I16, _I32, _I64 = (ir.IntType(width) for width in (1, 8, 16, 32, 64))
 _DOUBLE = ir.DoubleType()
 _V32 = ir.VectorType(_I32, _LANES)
 _V64 = ir.VectorType(_DOUBLE, _LANES)
@@ -229,6 +229,42 @@ def _half_at_least_vector(typing_context: Any, sums: Any, value: Any) -> Any:  #
 
 
 @intrinsic
+def _narrow_sums_vector(
+    typing_context: Any,  # noqa: ARG001
+    octets: Any,
+    places: Any,
+    factors: Any,
+    count: Any,  # noqa: ARG001
+    first: Any,  # noqa: ARG001
+    second: Any,  # noqa: ARG001
+) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        octets_, places_, factors_, count_, first_, second_ = args
+        places_data = context.make_array(signature.args[1])(context, builder, places_).data
+        factors_data = context.make_array(signature.args[2])(context, builder, factors_).data
+        vector = ir.VectorType(_I16, HALF)
+        total = cgutils.alloca_once(builder, vector)
+        builder.store(ir.Constant(vector, [0] * HALF), total)
+        with cgutils.for_range(builder, count_) as loop:
+            place = builder.load(builder.gep(places_data, [loop.index]))
+            loaded = builder.load(_part_of(builder, context, signature.args[0], octets_, place, HALF))
+            loaded.align = 1
+            factor = builder.load(builder.gep(factors_data, [loop.index]))
+            product = builder.mul(builder.zext(loaded, vector), _splat(builder, factor, HALF))
+            builder.store(builder.add(builder.load(total), product), total)
+        words = [
+            builder.bitcast(
+                builder.icmp_unsigned(">=", builder.load(total), _splat(builder, builder.trunc(cut, _I16), HALF)), _I32
+            )
+            for cut in (first_, second_)
+        ]
+        return context.make_tuple(builder, signature.return_type, words)
+
+    signature = types.UniTuple(types.uint32, 2)(octets, places, factors, types.int64, types.uint32, types.uint32)
+    return signature, generate
+
+
+@intrinsic
 def _changing_vector(typing_context: Any, bits: Any, block: Any) -> Any:  # noqa: ARG001
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         first = builder.mul(args[1], ir.Constant(_I64, _LANES))
@@ -328,6 +364,15 @@ def _half_at_least_slow(sums: Any, value: Any) -> np.uint32:
     return np.packbits(sums >= value, bitorder="little").view("<u4")[0]  # type: ignore[no-any-return]
 
 
+def _narrow_sums_slow(
+    octets: Any, places: Any, factors: Any, count: int, first: Any, second: Any
+) -> tuple[np.uint32, np.uint32]:
+    sums = np.zeros(HALF, np.uint32)
+    for at, factor in zip(places[:count], factors[:count], strict=True):
+        _add_half_slow(sums, octets, at, factor)
+    return _half_at_least_slow(sums, first), _half_at_least_slow(sums, second)
+
+
 def _changing_slow(bits: Any, block: int) -> np.uint64:
     words = bits[block * _LANES : (block + 1) * _LANES]
     before = bits[block * _LANES - 1 : (block + 1) * _LANES - 1]
@@ -369,6 +414,9 @@ add_half: Any = _add_half_slow if _PLAIN else _add_half_vector
 """(sums, source, at, factor): adds factor times 32 elements of source from index at to sums, uint32 (32,)."""
 half_at_least: Any = _half_at_least_slow if _PLAIN else _half_at_least_vector
 """(sums, value) -> uint32; bit k: element k of sums, uint32 (32,), >= value."""
+narrow_sums: Any = _narrow_sums_slow if _PLAIN else _narrow_sums_vector
+"""(octets, places, factors, count, first, second) -> two words; bit k: the sum of factors, uint16, times the octets at
+places + k, over count members, is >= first, >= second. No sum and no cut may be past 65535."""
 changing: Any = _changing_slow if _PLAIN else _changing_vector
 """(bits, block) -> word; bit k: two neighbours differ in word 64 block + k and the pixel before it; not of block 0."""
 put_word: Any = _put_word_slow if _PLAIN else _put_word_vector
