@@ -8,7 +8,6 @@ those are counted once. All others are kept with their codes, and every count ma
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -27,6 +26,9 @@ from carvana_ens.types import Bits
 
 Counts = NDArray[np.int64]
 """Pixels: (..., 2), object pixels that are on and all pixels that are on."""
+
+Images = NDArray[np.int64]
+"""(n,) numbers of the images to count, 0..N - 1."""
 
 MAX_DENOMINATOR = 2**14
 """Of threshold times S in a line search: its products stay far inside 64 bits."""
@@ -110,25 +112,23 @@ class DisputedPixels:
         """S."""
         return FULL_SCALE[self.codes.dtype]
 
-    def counts(self, weights: NDArray[np.uint32], cut_sum: int, first: int = 0, last: int | None = None) -> Counts:
-        """(last - first, 2) pixels of these images that are on, sure ones included.
+    def counts(self, weights: NDArray[np.uint32], cut_sum: int, images: Images | None = None) -> Counts:
+        """(n, 2) pixels of n images that are on, sure ones included.
 
-        weights: (M,) uint32, sum in 1..2**16. cut_sum: as ``weights.cut_sum`` gives it.
+        weights: (M,) uint32, sum in 1..2**16. cut_sum: as ``weights.cut_sum`` gives it. images: None for all, 0..N - 1.
 
         Raises:
             UsageError: weights that are not as above, or a cut outside low..high.
         """
-        last = self.images if last is None else last
+        chosen = self._chosen(images)
         total = self._check(weights)
         self._check_cut(cut_sum, total)
-        found = np.empty((self.images, 2), np.int64)
-        run(kernels.count_reached, *self._pixels(first, last), weights, np.uint32(cut_sum), found)
-        return found[first:last] + self.constants[first:last, :2]
+        found = np.empty((chosen.size, 2), np.int64)
+        run(kernels.count_reached, self.codes, self.truth, self.starts, chosen, weights, np.uint32(cut_sum), found)
+        return found + self.constants[chosen, :2]
 
-    def counts_of_each_added(
-        self, weights: NDArray[np.uint32], cut_sum: int, first: int = 0, last: int | None = None
-    ) -> Counts:
-        """(M, last - first, 2): entry m is ``counts`` of these weights with one more for member m.
+    def counts_of_each_added(self, weights: NDArray[np.uint32], cut_sum: int, images: Images | None = None) -> Counts:
+        """(M, n, 2): entry m is ``counts`` of these weights with one more for member m.
 
         weights: as in ``counts``, but they may be all 0, and sum to 2**16 - 1 at most. cut_sum: of the sum of weights
         plus one.
@@ -136,27 +136,27 @@ class DisputedPixels:
         Raises:
             UsageError: as ``counts`` says.
         """
-        last = self.images if last is None else last
+        chosen = self._chosen(images)
         total = self._check(weights, spare=1) + 1
         self._check_cut(cut_sum, total)
-        found = np.empty((self.members, self.images, 2), np.int64)
-        run(kernels.count_each_added, *self._pixels(first, last), weights, np.uint32(cut_sum), found)
-        return found[:, first:last] + self.constants[first:last, :2]
+        found = np.empty((self.members, chosen.size, 2), np.int64)
+        run(kernels.count_each_added, self.codes, self.truth, self.starts, chosen, weights, np.uint32(cut_sum), found)
+        return found + self.constants[chosen, :2]
 
-    def level_counts(self, weights: NDArray[np.uint32], first: int = 0, last: int | None = None) -> Counts:
-        """(last - first, high - low + 1, 2): entry k is ``counts`` at threshold (low + k) / S.
+    def level_counts(self, weights: NDArray[np.uint32], images: Images | None = None) -> Counts:
+        """(n, high - low + 1, 2): entry k is ``counts`` at threshold (low + k) / S.
 
         Raises:
             UsageError: weights that are not as in ``counts``.
         """
-        last = self.images if last is None else last
+        chosen = self._chosen(images)
         total = self._check(weights)
         inverse = (1 + 2.0**-48) / total  # just above 1 / W: see kernels.histogram
-        places = np.zeros((last - first, 2, self.high - self.low + 2), np.int64)
-        run(kernels.count_levels, *self._pixels(first, last), weights, self.low, inverse, places)
+        places = np.zeros((chosen.size, 2, self.high - self.low + 2), np.int64)
+        run(kernels.count_levels, self.codes, self.truth, self.starts, chosen, weights, self.low, inverse, places)
         reached = places[:, :, :0:-1].cumsum(2)[:, :, ::-1]
-        both = reached[:, 1] + self.constants[first:last, :1]
-        found = reached.sum(1) + self.constants[first:last, 1:2]
+        both = reached[:, 1] + self.constants[chosen, :1]
+        found = reached.sum(1) + self.constants[chosen, 1:2]
         return np.stack((both, found), axis=2)
 
     def line_counts(
@@ -165,10 +165,9 @@ class DisputedPixels:
         member: int,
         values: range,
         threshold: Fraction,
-        first: int = 0,
-        last: int | None = None,
+        images: Images | None = None,
     ) -> Counts:
-        """(last - first, len(values), 2): entry k is ``counts`` with the weight of one member set to values[k].
+        """(n, len(values), 2): entry k is ``counts`` with the weight of one member set to values[k].
 
         values: whole numbers in steps of one, from 0; from 1 where all other weights are 0. threshold: t with
         low <= ceil(t S) <= high.
@@ -176,7 +175,7 @@ class DisputedPixels:
         Raises:
             UsageError: weights, values or a threshold that are not as above.
         """
-        last = self.images if last is None else last
+        chosen = self._chosen(images)
         others = weights.copy()
         others[member] = 0
         rest = self._check(others, spare=1)
@@ -189,10 +188,13 @@ class DisputedPixels:
         if level.denominator > MAX_DENOMINATOR:
             raise UsageError(f"threshold {threshold} has too many digits for a line search: give it as k/S or 0.123")
         self._check_cut(math.ceil(level), 1)
-        changes = np.zeros((last - first, 2, len(values)), np.int64)
+        changes = np.zeros((chosen.size, 2, len(values)), np.int64)
         run(
             kernels.count_flips,
-            *self._pixels(first, last),
+            self.codes,
+            self.truth,
+            self.starts,
+            chosen,
             others,
             member,
             values[0],
@@ -201,14 +203,22 @@ class DisputedPixels:
             changes,
         )
         on = changes.cumsum(2)
-        both = on[:, 1] + self.constants[first:last, :1]
-        found = on.sum(1) + self.constants[first:last, 1:2]
+        both = on[:, 1] + self.constants[chosen, :1]
+        found = on.sum(1) + self.constants[chosen, 1:2]
         return np.stack((both, found), axis=2)
 
-    def _pixels(self, first: int, last: int) -> tuple[Any, ...]:
-        if not 0 <= first <= last <= self.images:
-            raise UsageError(f"images {first}..{last} are not within 0..{self.images}")
-        return self.codes, self.truth, self.starts, first, last
+    def _chosen(self, images: Images | None) -> Images:
+        if images is None:
+            return np.arange(self.images)
+        if (
+            images.dtype != np.int64
+            or images.ndim != 1
+            or (images.size and not 0 <= images.min() <= images.max() < self.images)
+        ):
+            raise UsageError(
+                f"images are {images.dtype} {images.shape}: give int64 numbers within 0..{self.images - 1}"
+            )
+        return np.ascontiguousarray(images)
 
     def _check(self, weights: NDArray[np.uint32], spare: int = 0) -> int:
         total = int(weights.sum(dtype=np.uint64))
@@ -224,21 +234,3 @@ class DisputedPixels:
             raise UsageError(
                 f"a cut at code {cut} is outside the levels {self.low}..{self.high} that these pixels were kept for"
             )
-
-
-def joined(images: Sequence[DisputedImage], low: int, high: int) -> DisputedPixels:
-    """Those of several images, at least one, with the same members, as one.
-
-    low, high: the levels that they were kept for.
-    """
-    starts = np.zeros(len(images) + 1, np.int64)
-    np.cumsum([image.truth.size for image in images], out=starts[1:])
-    return DisputedPixels(
-        codes=np.concatenate([image.codes.reshape(-1) for image in images]),
-        truth=np.concatenate([image.truth for image in images]),
-        starts=starts,
-        constants=np.array([image.constants for image in images], np.int64),
-        members=len(images[0].codes),
-        low=low,
-        high=high,
-    )

@@ -87,11 +87,10 @@ def _part(codes: Any, members: Any, begin: Any, end: Any) -> Any:
 
 
 @kernel
-def count_reached(
-    codes: Any, truth: Any, starts: Any, first: Any, last: Any, weights: Any, cut_sum: Any, counts: Any
-) -> None:
-    """counts[image] = (object pixels, all pixels) whose weighted sum reaches cut_sum, for first <= image < last."""
-    for image in range(first, last):
+def count_reached(codes: Any, truth: Any, starts: Any, images: Any, weights: Any, cut_sum: Any, counts: Any) -> None:
+    """counts[k] = (object pixels, all pixels) of images[k] whose weighted sum reaches cut_sum."""
+    for at in range(images.size):
+        image = images[at]
         begin = starts[image]
         part = _part(codes, weights.size, begin, starts[image + 1])
         both = 0
@@ -100,54 +99,54 @@ def count_reached(
             word = reached(part, block, weights, cut_sum)
             both += count_bits(word & truth[begin + block])
             found += count_bits(word)
-        counts[image, 0] = both
-        counts[image, 1] = found
+        counts[at, 0] = both
+        counts[at, 1] = found
 
 
 @kernel
-def count_each_added(
-    codes: Any, truth: Any, starts: Any, first: Any, last: Any, weights: Any, cut_sum: Any, counts: Any
-) -> None:
-    """counts[member, image] as ``count_reached`` has it for these weights with one more for that member."""
+def count_each_added(codes: Any, truth: Any, starts: Any, images: Any, weights: Any, cut_sum: Any, counts: Any) -> None:
+    """counts[member, k] as ``count_reached`` has it for these weights with one more for that member."""
     members = weights.size
     total = np.empty(HALF, np.uint32)
-    for image in range(first, last):
+    for at in range(images.size):
+        image = images[at]
         begin = starts[image]
         end = starts[image + 1]
         stride = (end - begin) * 64
         for member in range(members):
-            counts[member, image, 0] = 0
-            counts[member, image, 1] = 0
+            counts[member, at, 0] = 0
+            counts[member, at, 1] = 0
         for half in range(2 * (end - begin)):
-            at = begin * 64 * members + half * HALF
+            pixel = begin * 64 * members + half * HALF
             object_ = (truth[begin + (half >> 1)] >> np.uint64(HALF * (half & 1))) & np.uint64(2**32 - 1)
             total[:] = 0
             for member in range(members):
                 if weights[member] != 0:
-                    add_half(total, codes, at + member * stride, weights[member])
+                    add_half(total, codes, pixel + member * stride, weights[member])
             for member in range(members):
-                add_half(total, codes, at + member * stride, np.uint32(1))
+                add_half(total, codes, pixel + member * stride, np.uint32(1))
                 word = np.uint64(half_at_least(total, cut_sum))
-                add_half(total, codes, at + member * stride, MINUS_ONE)
-                counts[member, image, 0] += count_bits(word & object_)
-                counts[member, image, 1] += count_bits(word)
+                add_half(total, codes, pixel + member * stride, MINUS_ONE)
+                counts[member, at, 0] += count_bits(word & object_)
+                counts[member, at, 1] += count_bits(word)
 
 
 @kernel
 def count_levels(
-    codes: Any, truth: Any, starts: Any, first: Any, last: Any, weights: Any, low: Any, inverse: Any, counts: Any
+    codes: Any, truth: Any, starts: Any, images: Any, weights: Any, low: Any, inverse: Any, counts: Any
 ) -> None:
-    """Counts at [image - first, truth, place] with place = level - low + 1, cut off at both ends of that axis.
+    """Counts at [k, truth, place] with place = level - low + 1, cut off at both ends of that axis.
 
     level = floor(sum / W) from ``inverse`` as ``kernels.histogram`` describes.
     """
     top = counts.shape[2] - 1
     level = np.empty(64, np.uint32)
-    for image in range(first, last):
+    for at in range(images.size):
+        image = images[at]
         begin = starts[image]
         part = _part(codes, weights.size, begin, starts[image + 1])
-        other = counts[image - first, 0]
-        object_ = counts[image - first, 1]
+        other = counts[at, 0]
+        object_ = counts[at, 1]
         for block in range(starts[image + 1] - begin):
             levels_of(part, block, weights, inverse, np.uint64(0), 0, level)
             word = truth[begin + block]
@@ -164,8 +163,7 @@ def count_flips(
     codes: Any,
     truth: Any,
     starts: Any,
-    first: Any,
-    last: Any,
+    images: Any,
     weights: Any,
     member: Any,
     least: Any,
@@ -173,7 +171,7 @@ def count_flips(
     denominator: Any,
     changes: Any,
 ) -> None:
-    """Adds to changes [image - first, truth, v - least] how many pixels come on less those that go off at v.
+    """Adds to changes [k, truth, v - least] how many pixels come on less those that go off at v.
 
     v is the weight of one member, from least on, and ``weights`` has 0 there. With n / d the threshold times S, A and
     R the sums of the other weights times codes and of these weights, and x the member's code, a pixel is on where
@@ -185,7 +183,8 @@ def count_flips(
     for other in range(members):
         rest += np.int64(weights[other])
     total = np.empty(64, np.int64)
-    for image in range(first, last):
+    for at in range(images.size):
+        image = images[at]
         begin = starts[image]
         part = _part(codes, members, begin, starts[image + 1])
         for block in range(starts[image + 1] - begin):
@@ -211,6 +210,6 @@ def count_flips(
                     on = steps
                 kind = np.int64((word >> np.uint64(lane)) & ONE)
                 if on < off:
-                    changes[image - first, kind, on] += 1
+                    changes[at, kind, on] += 1
                     if off < steps:
-                        changes[image - first, kind, off] -= 1
+                        changes[at, kind, off] -= 1

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from carvana_ens.core.disputed import disputed_pixels, joined
+from carvana_ens.core.disputed import DisputedPixels, disputed_pixels
 from carvana_ens.core.rle import mask_bits
 from carvana_ens.errors import DataError, UsageError
 
@@ -24,8 +24,18 @@ def flat(bits, pixels):
 
 
 def kept(images, truths, low, high):
-    return joined(
-        [disputed_pixels(c, mask_bits(t[None]), low, high) for c, t in zip(images, truths, strict=True)], low, high
+    """The disputed pixels of several images, put side by side as the docstrings say."""
+    parts = [
+        disputed_pixels(codes, mask_bits(truth[None]), low, high) for codes, truth in zip(images, truths, strict=True)
+    ]
+    return DisputedPixels(
+        codes=np.concatenate([part.codes.ravel() for part in parts]),
+        truth=np.concatenate([part.truth for part in parts]),
+        starts=np.cumsum([0, *(part.truth.size for part in parts)]),
+        constants=np.array([part.constants for part in parts]),
+        members=len(images[0]),
+        low=low,
+        high=high,
     )
 
 
@@ -108,12 +118,13 @@ def test_some_of_the_images(reference):
     pixels = kept(images, truths, 100, 150)
     weights = np.array([2, 0, 5], np.uint32)
     cut = cut_of(HALF, 255, weights)
-    assert np.array_equal(pixels.counts(weights, cut)[1:3], pixels.counts(weights, cut, 1, 3))
-    assert np.array_equal(pixels.level_counts(weights)[1:3], pixels.level_counts(weights, 1, 3))
+    some = np.array([2, 0, 3])
+    assert np.array_equal(pixels.counts(weights, cut)[some], pixels.counts(weights, cut, some))
+    assert np.array_equal(pixels.level_counts(weights)[some], pixels.level_counts(weights, some))
     line = pixels.line_counts(weights, 1, range(9), HALF)
-    assert np.array_equal(line[1:3], pixels.line_counts(weights, 1, range(9), HALF, 1, 3))
+    assert np.array_equal(line[some], pixels.line_counts(weights, 1, range(9), HALF, some))
     added = pixels.counts_of_each_added(weights, cut_of(HALF, 255, [8]))
-    assert np.array_equal(added[:, 1:3], pixels.counts_of_each_added(weights, cut_of(HALF, 255, [8]), 1, 3))
+    assert np.array_equal(added[:, some], pixels.counts_of_each_added(weights, cut_of(HALF, 255, [8]), some))
     assert np.array_equal(line[:, 0], pixels.counts(weights, cut))
 
 
@@ -184,5 +195,6 @@ def test_what_cannot_be_counted():
         pixels.line_counts(np.array([3, 0], np.uint32), 0, range(4), HALF)
     with pytest.raises(UsageError, match="too many digits"):
         pixels.line_counts(ones, 0, range(4), Fraction(500001, 1000003))
-    with pytest.raises(UsageError, match="images"):
-        pixels.counts(ones, 256, 0, 2)
+    for images in ([1], [-1], [[0]], [0.0]):
+        with pytest.raises(UsageError, match="images are"):
+            pixels.counts(ones, 256, np.array(images))
