@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, TypeAlias
@@ -14,16 +14,15 @@ from carvana_ens.core.blend import StackedCodes, blend_bits
 from carvana_ens.core.dice import counts
 from carvana_ens.core.weights import cut_sum
 from carvana_ens.engine import default_threads, ordered_map
+from carvana_ens.ensemble.disputed import Truth
 from carvana_ens.ensemble.stack import MapStack
 from carvana_ens.errors import DataError, UsageError
-from carvana_ens.types import Bits, Track, untracked
+from carvana_ens.types import Size, Track, untracked
 
 Matrix: TypeAlias = NDArray[np.float64]
 """(M, M), symmetric, one row and column a member."""
 MemberBits: TypeAlias = NDArray[np.uint64]
 """(M, words) one mask a member, as bit words."""
-TruthBits: TypeAlias = Callable[[str], Bits]
-"""The true mask of an image id, as bit words."""
 
 _ONE = np.ones(1, np.uint32)
 
@@ -76,8 +75,8 @@ class Agreement:
 
 def error_agreement(
     stack: MapStack,
-    ids: Sequence[str],
-    truth: TruthBits,
+    sizes: Mapping[str, Size],
+    truth: Truth,
     thresholds: Sequence[Fraction],
     *,
     threads: int | None = None,
@@ -87,8 +86,8 @@ def error_agreement(
 
     Args:
         stack: of the M members.
-        ids: images that all members have.
-        truth: true masks, read from several threads.
+        sizes: true size of each image, by id: the images to count on, which all members have.
+        truth: see ``disputed.Truth``.
         thresholds: M, each member's own, in (0, 1].
         threads: None for as many as there are processors.
         track: shows progress.
@@ -98,14 +97,14 @@ def error_agreement(
         DataError: no images, or a mask of another size.
         StoreError: a map that is missing or damaged.
     """
-    if not ids:
+    if not sizes:
         raise DataError("there is no image to compare members on: give at least one")
     cuts = [cut_sum(threshold, stack.full_scale, 1) for threshold in thresholds]
 
     def one(image_id: str) -> tuple[int, NDArray[np.int64]]:
         codes = stack.read(image_id)
         wrong = member_bits(codes, cuts)
-        true = truth(image_id)
+        true = truth(image_id, sizes[image_id])
         if true.shape != wrong.shape[1:]:
             raise DataError(
                 f"the mask of {image_id} has {true.size} words of bits, its maps {wrong.shape[1]}: read it anew"
@@ -113,9 +112,9 @@ def error_agreement(
         wrong ^= true
         return codes.shape[1], common_pixels(wrong)
 
-    found = ordered_map(one, ids, threads or default_threads())
+    found = ordered_map(one, sizes, threads or default_threads())
     pixels, both = 0, np.zeros((len(cuts), len(cuts)), np.int64)
-    for count, common in track(found, len(ids), "agreement of members"):
+    for count, common in track(found, len(sizes), "agreement of members"):
         pixels += count
         both += common
     return Agreement(pixels, both)

@@ -12,9 +12,10 @@ from carvana_ens.core.rle import mask_bits
 from carvana_ens.ensemble.agreement import Agreement, common_pixels, error_agreement, member_bits
 from carvana_ens.ensemble.stack import MapStack
 from carvana_ens.errors import DataError, UsageError
+from carvana_ens.types import Size
 
 THRESHOLDS = [Fraction(1, 2), Fraction(100, 255), Fraction(7, 10), Fraction(1, 2)]
-SIZES = {"a_1": (9, 13), "a_2": (9, 13), "b_1": (1, 67), "b_2": (16, 8)}
+SIZES = {"a_1": Size(9, 13), "a_2": Size(9, 13), "b_1": Size(1, 67), "b_2": Size(16, 8)}
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def wrongs(truth, stores, thresholds):
 @pytest.mark.parametrize("threads", [1, 3])
 def test_numbers_equal_scikit_learn(made, threads):
     truth, stores = made
-    found = error_agreement(MapStack(stores), list(SIZES), lambda i: mask_bits(truth[i]), THRESHOLDS, threads=threads)
+    found = error_agreement(MapStack(stores), SIZES, lambda i, _: mask_bits(truth[i]), THRESHOLDS, threads=threads)
     wrong = wrongs(truth, stores, THRESHOLDS)
     assert found.pixels == wrong.shape[1] == sum(height * width for height, width in SIZES.values())
     assert found.errors.tolist() == wrong.sum(1).tolist()
@@ -60,7 +61,9 @@ def test_scales_mix(store):
     truth = {"a": rng.random((5, 20)) < 0.5}
     codes = rng.integers(0, 256, (5, 20))
     narrow, wide = store("n", {"a": codes.astype(np.uint8)}), store("w", {"a": (codes * 257).astype(np.uint16)})
-    found = error_agreement(MapStack([narrow, wide]), ["a"], lambda i: mask_bits(truth[i]), [Fraction(2, 5)] * 2)
+    found = error_agreement(
+        MapStack([narrow, wide]), {"a": Size(5, 20)}, lambda i, _: mask_bits(truth[i]), [Fraction(2, 5)] * 2
+    )
     assert (found.both == wrongs(truth, [narrow], [Fraction(2, 5)]).sum()).all()
 
 
@@ -87,8 +90,8 @@ def test_what_cannot_be_meant(made):
     truth, stores = made
     stack = MapStack(stores)
     with pytest.raises(DataError, match="no image to compare"):
-        error_agreement(stack, [], lambda i: mask_bits(truth[i]), THRESHOLDS)
+        error_agreement(stack, {}, lambda i, _: mask_bits(truth[i]), THRESHOLDS)
     with pytest.raises(UsageError, match="3 thresholds for 4 members"):
-        error_agreement(stack, ["a_1"], lambda i: mask_bits(truth[i]), THRESHOLDS[:3])
+        error_agreement(stack, {"a_1": SIZES["a_1"]}, lambda i, _: mask_bits(truth[i]), THRESHOLDS[:3])
     with pytest.raises(DataError, match="the mask of b_2 has 1 words of bits, its maps 2"):
-        error_agreement(stack, ["b_2"], lambda _: mask_bits(truth["b_2"][:4]), THRESHOLDS)
+        error_agreement(stack, {"b_2": SIZES["b_2"]}, lambda *_: mask_bits(truth["b_2"][:4]), THRESHOLDS)
