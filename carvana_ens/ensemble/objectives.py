@@ -21,9 +21,9 @@ Scores = NDArray[np.float64]
 class Objective:
     """A score of a set of images.
 
-    by_image: (counts (n, K, 2) of pixels that are on: object, all; object pixels (n, 1)) to n rows, which are added up
-    one after the other, so that neither threads nor parts can change the last bit. total: (the sum of the rows, the
-    number of images) to ``Scores``.
+    name: what it is called beside a number. by_image: (counts (n, K, 2) of pixels that are on: object, all; object
+    pixels (n, 1)) to n rows, which are added up one after the other, so that neither threads nor parts can change the
+    last bit. total: (the sum of the rows, the number of images) to ``Scores``.
     """
 
     name: str
@@ -65,14 +65,14 @@ def _pooled(counts: Counts, objects: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 OBJECTIVES: Mapping[str, Objective] = {
-    objective.name: objective
+    objective.name.lower().replace(" ", "-"): objective
     for objective in (
         Objective("mean Dice", _dice, lambda total, images: total / images),
         Objective("pooled Dice", _pooled, lambda total, _: np.atleast_1d(dice_from_counts(total[0], total[1], 0))),
         Objective("mean IoU", _iou, lambda total, images: total / images),
     )
 }
-"""By name. Mean Dice: the mean of the images' 2 TP / (2 TP + FP + FN). Pooled Dice: the same of their summed counts."""
+"""By name: the mean of the images' Dice, the Dice of their summed counts, and the mean of their IoU."""
 
 
 def objective_named(name: str) -> Objective:

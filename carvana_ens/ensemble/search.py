@@ -73,7 +73,7 @@ def best_place(scores: Scores, thresholds: Sequence[Fraction]) -> int:
 
 def search(
     pixels: Disputed,
-    objective: Objective = OBJECTIVES["mean Dice"],
+    objective: Objective = OBJECTIVES["mean-dice"],
     *,
     rounds: int = 20,
     restarts: int = 2,

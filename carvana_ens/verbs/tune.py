@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
-from carvana_ens.ensemble.greedy import best_level, best_score, common_ids, greedy_selection, mean_curves
+from carvana_ens.core.rle import mask_bits
+from carvana_ens.core.weights import parse_threshold, threshold_text
+from carvana_ens.ensemble.disputed import common_ids, keep_disputed
+from carvana_ens.ensemble.objectives import objective_named
+from carvana_ens.ensemble.search import Found, search
 from carvana_ens.ensemble.tuning import Tuning
 from carvana_ens.errors import StoreError, UsageError
 from carvana_ens.project import Project
 from carvana_ens.store.store import ProbabilityStore, open_store
-from carvana_ens.types import Say, Track, unsaid, untracked
+from carvana_ens.types import Bits, Say, Size, Track, unsaid, untracked
 from carvana_ens.verbs.runs import recorded
 from carvana_ens.verbs.workspace import Workspace
 
@@ -29,21 +34,31 @@ def tune(
     project: Project,
     members: Sequence[str] = (),
     *,
+    objective: str = "mean-dice",
+    low: str | float | Fraction = "0.25",
+    high: str | float | Fraction = "0.75",
     rounds: int = 20,
+    seconds: float | None = None,
+    seed: int = 0,
+    threads: int | None = None,
     say: Say = unsaid,
     track: Track = untracked,
 ) -> Tuned:
-    """Finds weights by greedy selection and the best exact threshold, both on out-of-fold maps.
+    """Finds the weights and the threshold that score most on out-of-fold maps.
 
-    The best of greedy selection, equal weights and the best single member is kept, so none of the three scores more
-    on these maps. What it scores is what it was tuned on, not an honest estimate.
+    objective: mean-dice, pooled-dice or mean-iou. low, high: thresholds to search between, every exact one; both the
+    same: only that. rounds, seconds, seed: see ``ensemble.search.search``.
+    The best of joint and separate search, equal weights and the best single member is kept, so none of them scores
+    more on these maps. What it scores is what it was tuned on, not an honest estimate.
 
     Raises:
-        UsageError: unknown member, or rounds under 1.
+        UsageError: unknown member or objective, thresholds that are no range, or rounds under 1.
         StoreError: out-of-fold maps are missing, incomplete, or may have seen their images.
     """
     if rounds < 1:
         raise UsageError(f"--rounds takes a whole number from 1, got {rounds}")
+    least, most = parse_threshold(low), parse_threshold(high)
+    wanted = objective_named(objective)
     names = [config.name for config in project.select(members)]
     stores = [_out_of_fold_store(project, name) for name in names]
     workspace = Workspace(project, say, track)
@@ -52,35 +67,38 @@ def tune(
     left_out = len(workspace.ids) - len(ids)
     if left_out:
         say(f"{left_out} of {len(workspace.ids)} photos are not out-of-fold for every member and are left out")
-    truth = workspace.masks.read
-    with recorded(project, "tune", members=names) as run:
-        selection = greedy_selection(
-            stores, ids, truth, rounds, lambda some, number: track(some, len(some), f"round {number + 1} of {rounds}")
-        )
-        ones = [1] * len(stores)
-        single = [[int(place == index) for place in range(len(stores))] for index in range(len(stores))]
-        (equal,) = mean_curves(stores, track(ids, len(ids), "equal weights"), truth, [ones])
-        singles = dict(zip(names, map(best_score, selection.singles), strict=True))
-        weights, curve = list(selection.weights), selection.curve
-        for candidate, other in zip([ones, *single], [equal, *selection.singles], strict=True):
-            if best_score(other) > best_score(curve):
-                weights, curve = candidate, other
-        level = best_level(curve)
+    masks = workspace.masks
+
+    def truth(image_id: str, size: Size) -> Bits:
+        return mask_bits(masks.read(image_id, size))
+
+    with recorded(project, "tune", members=names, objective=objective, thresholds=[str(least), str(most)]) as run:
+        pixels = keep_disputed(stores, ids, truth, least, most, threads=threads, folder=project.root, track=track)
+        found = search(pixels, wanted, rounds=rounds, seconds=seconds, seed=seed, track=track)
         tuning = Tuning(
-            weights=dict(zip(names, weights, strict=True)),
-            threshold=f"{level}/{len(curve)}",
+            weights=dict(zip(names, found.best.weights, strict=True)),
+            threshold=threshold_text(found.best.threshold),
             images=len(ids),
-            scores={
-                "tuned": best_score(curve),
-                "equal": best_score(equal),
-                "best single": max(singles.values()),
-            },
-            singles=singles,
+            scores={"tuned": found.best.score} | {name: setting.score for name, setting in found.settings.items()},
+            singles=dict(zip(names, (single.score for single in found.singles), strict=True)),
             fingerprints={name: store.fingerprint() for name, store in zip(names, stores, strict=True)},
+            metric=wanted.name,
         )
-        run |= {"rounds": len(selection.path)}
+        run |= {"rounds": len(found.path), "seed": seed, "kept": found.how, "in_time": found.in_time}
+    _remark(found, pixels.thresholds, say)
     tuning.write(project.tuning_file)
     return Tuned(project.tuning_file, tuning, left_out)
+
+
+def _remark(found: Found, thresholds: Sequence[Fraction], say: Say) -> None:
+    """Says where more could be had by searching further."""
+    if not found.in_time:
+        say("the time was up before the search was: more --seconds may find better weights")
+    if len(thresholds) > 1 and found.best.threshold in (thresholds[0], thresholds[-1]):
+        say(
+            f"the best threshold, {threshold_text(found.best.threshold)}, is at the end of those that were tried: "
+            f"search further with --from and --to"
+        )
 
 
 def _out_of_fold_store(project: Project, name: str) -> ProbabilityStore:

@@ -46,10 +46,10 @@ def naive_score(name, members, weights, threshold, truths, full_scale=255):
         total = sum(w * m[image_id].astype(np.int64) for w, m in zip(weights, members, strict=True))
         on = total >= cut
         rows.append((int((on & truth).sum()), int(on.sum()), int(truth.sum())))
-    if name == "pooled Dice":
+    if name == "pooled-dice":
         both, found, objects = map(sum, zip(*rows, strict=True))
         return 2 * both / (found + objects) if found + objects else 1.0
-    if name == "mean Dice":
+    if name == "mean-dice":
         scores = [2 * b / (f + o) if f + o else 1.0 for b, f, o in rows]
     else:
         scores = [b / (f + o - b) if f + o - b else 1.0 for b, f, o in rows]
@@ -148,7 +148,7 @@ def test_some_images_only():
     with pytest.raises(DataError, match="'b_9' is not among the 7 images"):
         whole.only(["a_1", "b_9"])
     with pytest.raises(DataError, match="no image to score"):
-        whole.only([]).score(OBJECTIVES["mean Dice"], (1, 1, 1), HALF)
+        whole.only([]).score(OBJECTIVES["mean-dice"], (1, 1, 1), HALF)
     assert whole.only([]).counts((1, 1, 1), HALF).shape == (0, 3)
 
 
@@ -168,9 +168,9 @@ def test_pictures_of_many_sizes_in_real_stores(store, oracle):
     assert asked == sizes
     assert found.thresholds[0] == Fraction(1, 5)
     assert found.thresholds[-1] == Fraction(4, 5)
-    curve = found.curve(OBJECTIVES["mean Dice"], (2, 1))
+    curve = found.curve(OBJECTIVES["mean-dice"], (2, 1))
     for place in range(0, len(curve), 997):
-        expected = naive_score("mean Dice", maps, (2, 1), found.thresholds[place], truths)
+        expected = naive_score("mean-dice", maps, (2, 1), found.thresholds[place], truths)
         assert curve[place] == expected
 
 
@@ -214,5 +214,5 @@ def test_nothing_to_keep_and_nowhere_to_spill(tmp_path):
 
 
 def test_an_objective_that_is_unknown():
-    with pytest.raises(UsageError, match="'dice' is unknown: there are mean Dice, pooled Dice, mean IoU"):
+    with pytest.raises(UsageError, match="'dice' is unknown: there are mean-dice, pooled-dice, mean-iou"):
         objective_named("dice")

@@ -34,42 +34,83 @@ def naive_curve(oracle, codes, weights):
     return curve / len(oracle.TRAIN)
 
 
-def test_scores_and_threshold_equal_a_search_in_plain_numpy(pair, oracle):
-    done = pair.did("tune", "--rounds", "6")
+def test_scores_and_threshold_equal_plain_numpy(pair, oracle):
+    done = pair.did("tune", "--rounds", "6", "--from", "0.2", "--to", "1")
     found = tuning(pair)
-    curves = {w: naive_curve(oracle, pair.codes, w) for w in product(range(5), repeat=2) if 0 < sum(w) <= 6}
-    chosen = tuple(found["weights"].values())
+    tried = slice(50, 255)  # 51/255 .. 255/255
+
+    def curve(*weights):
+        return naive_curve(oracle, pair.codes, weights)[tried]
+
     assert list(found["weights"]) == ["left", "right"]
-    assert found["scores"]["tuned"] == pytest.approx(curves[chosen].max(), abs=1e-12)
-    assert found["scores"]["equal"] == pytest.approx(curves[1, 1].max(), abs=1e-12)
-    assert found["singles"] == pytest.approx({"left": curves[1, 0].max(), "right": curves[0, 1].max()}, abs=1e-12)
+    mine = curve(*found["weights"].values())
+    assert found["scores"]["tuned"] == pytest.approx(mine.max(), abs=1e-12)
+    assert found["scores"]["equal"] == pytest.approx(curve(1, 1).max(), abs=1e-12)
+    assert found["singles"] == pytest.approx({"left": curve(1, 0).max(), "right": curve(0, 1).max()}, abs=1e-12)
     assert found["scores"]["best single"] == max(found["singles"].values())
-    assert found["scores"]["tuned"] >= max(found["scores"]["equal"], found["scores"]["best single"])
-    # greedy selection, step by step: the member that makes the best blend joins
-    counts, path = (0, 0), []
-    for _ in range(6):
-        steps = [(counts[0] + 1, counts[1]), (counts[0], counts[1] + 1)]
-        scores = [round((curves.get(s) if s in curves else naive_curve(oracle, pair.codes, s)).max(), 9) for s in steps]
-        counts = steps[scores.index(max(scores))]
-        path.append((max(scores), counts))
-    best = max(score for score, _ in path)
-    assert chosen == next(counts for score, counts in path if score == best)
-    best_levels = np.flatnonzero(np.round(curves[chosen], 9) == np.round(curves[chosen], 9).max()) + 1
-    assert Fraction(found["threshold"]) in {Fraction(int(level), 255) for level in best_levels}
+    small = [weights for weights in product(range(5), repeat=2) if 0 < sum(weights) <= 6]
+    assert found["scores"]["tuned"] >= max(curve(*weights).max() for weights in small) - 1e-9
+    levels = np.flatnonzero(np.round(mine, 9) == np.round(mine, 9).max()) + 51
+    assert Fraction(found["threshold"]) in {Fraction(int(level), 255) for level in levels}
     assert found["images"] == 8
     for line in (f"threshold {found['threshold']}", "mean Dice of 8 out-of-fold photos", "tuned on"):
         assert line in done.out
 
 
-def test_never_below_equal_and_the_best_single(project):
-    """The first choice of the search is the best single; one round cannot reach equal weights."""
-    project.imported(*MEMBERS)
-    project.did("tune", "--rounds", "1")
-    found = tuning(project)
-    assert found["scores"]["equal"] > found["scores"]["best single"]
-    assert found["scores"]["tuned"] == found["scores"]["equal"]
-    assert found["weights"] == {"left": 1, "right": 1}
-    assert project.did("status").out.rstrip().endswith("tuning: fresh")
+def test_never_below_the_other_ways(pair):
+    pair.did("tune", "--rounds", "1")
+    scores = tuning(pair)["scores"]
+    assert list(scores) == ["tuned", "best single", "equal", "separate", "joint"]
+    assert scores["tuned"] == max(scores.values())
+    assert scores["equal"] > scores["best single"]
+    assert pair.did("status").out.rstrip().endswith("tuning: fresh")
+
+
+@pytest.mark.parametrize(("objective", "metric"), [("pooled-dice", "pooled Dice"), ("mean-iou", "mean IoU")])
+def test_another_objective_at_one_threshold(pair, oracle, objective, metric):
+    done = pair.did("tune", "--objective", objective, "--from", "0.4", "--to", "2/5")
+    found = tuning(pair)
+    weights = found["weights"].values()
+    rows = []
+    for image_id in oracle.TRAIN:
+        truth = oracle.ellipse(image_id)
+        blend = sum(w * c[image_id].astype(np.int64) for w, c in zip(weights, pair.codes.values(), strict=True))
+        on = blend >= 102 * sum(weights)
+        rows.append((int((on & truth).sum()), int(on.sum()), int(truth.sum())))
+    both, here, there = np.array(rows).T
+    scores = {"pooled Dice": 2 * both.sum() / (here + there).sum(), "mean IoU": np.mean(both / (here + there - both))}
+    assert found["metric"] == metric
+    assert found["threshold"] == "0.4"
+    assert found["scores"]["tuned"] == pytest.approx(scores[metric], abs=1e-12)
+    assert f"{metric} of 8 out-of-fold photos" in done.out
+    assert "end of those that were tried" not in done.err
+
+
+def test_the_end_of_the_thresholds_is_told(pair):
+    told = pair.did("tune", "--from", "0.8", "--to", "0.9").err
+    assert f"the best threshold, {tuning(pair)['threshold']}, is at the end of those that were tried" in told
+    assert Fraction(tuning(pair)["threshold"]) == Fraction(204, 255)
+
+
+def test_a_search_that_runs_out_of_time_says_so(pair):
+    assert "the time was up" in pair.did("tune", "--seconds", "1e-9").err
+    scores = tuning(pair)["scores"]
+    assert scores["tuned"] >= max(scores["equal"], scores["best single"])
+    assert "the time was up" not in pair.did("tune", "--seconds", "1000").err
+
+
+def test_the_command_knows_every_objective():
+    from carvana_ens.cli.tune import command
+    from carvana_ens.ensemble.objectives import OBJECTIVES
+
+    (option,) = [option for option in command.params if option.name == "objective"]
+    assert sorted(option.type.choices) == sorted(OBJECTIVES)
+
+
+@pytest.mark.parametrize("words", [("--from", "0.6", "--to", "0.4"), ("--from", "0"), ("--to", "1.1"), ("--to", "x")])
+def test_thresholds_that_cannot_be_meant(pair, words):
+    assert "write for example" in pair.do("tune", *words).error
+    assert not (pair.cars / "tuning.json").exists()
 
 
 def test_a_copy_of_a_member_joins_for_nothing(project):
@@ -138,7 +179,7 @@ def test_what_a_holdout_leaves_out_is_said(world, oracle):
     world.did("add-model", "learned-cut", "--name", "part", "--holdout", "0.5", "--set", "epochs=1")
     world.did("train")
     world.did("predict", "--split", "oof")
-    done = world.did("tune")
+    done = world.did("tune", "--from", "1/255", "--to", "1")
     assert "4 of 8 photos are not out-of-fold for every member and are left out" in done.err
     assert tuning(world)["images"] == 4
     table = json.loads((world.cars / "folds" / "holdout50.json").read_text())["assignment"]
