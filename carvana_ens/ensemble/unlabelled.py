@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from carvana_ens.core.blend import blend_bits
 from carvana_ens.core.rle import bits_mask
-from carvana_ens.core.weights import cut_sum
+from carvana_ens.core.weights import MAX_WEIGHT_SUM, cut_sum
 from carvana_ens.engine import default_threads, ordered_map
 from carvana_ens.ensemble.agreement import common_pixels, member_bits
 from carvana_ens.ensemble.stack import MapStack
@@ -89,9 +89,11 @@ def image_features(
         UsageError: not one weight a member, or weights that no blend takes.
         StoreError: a map that is missing or damaged.
     """
+    if any(weight < 0 for weight in weights) or not 1 <= sum(weights) <= MAX_WEIGHT_SUM:
+        raise UsageError(f"weights {list(weights)} are no whole numbers from 0 of sum 1..{MAX_WEIGHT_SUM}")
     factors = np.array(weights, np.uint32)
-    shares = np.array(weights, np.float64) / sum(weights)
-    cut, own_cut = (cut_sum(threshold, stack.full_scale, total) for total in (int(factors.sum()), 1))
+    shares = factors / sum(weights)
+    cut, own_cut = (cut_sum(threshold, stack.full_scale, total) for total in (sum(weights), 1))
 
     def one(image_id: str) -> tuple[str, Features]:
         codes = stack.read(image_id)
@@ -127,8 +129,8 @@ def oddest(features: Mapping[str, Features], known: Mapping[str, Features], coun
     An image's distance is the greatest of three robust z-scores, (x - median) / (1.4826 median absolute deviation) of
     the known images (with 1.2533 mean absolute deviations where more than half of them are equal; Iglewicz and
     Hoaglin, How to Detect and Handle Outliers, 1993): of area and border, too little or too much, and of disagreement,
-    too much. All are taken of logarithms. Maps that are the mean of several fold models agree more than
-    out-of-fold maps do, so that only what stands out among the former does among the latter.
+    too much. All are taken of logarithms. Test maps that are the mean of several fold models agree more than
+    out-of-fold maps do, so that disagreement must be the greater there to stand out.
 
     Args:
         features: of images without truth.

@@ -178,3 +178,6 @@ def test_what_cannot_be_meant(store):
     stack = MapStack([store("m", {"a": np.zeros((3, 3), np.uint8)})])
     with pytest.raises(UsageError, match="2 thresholds for 1 members"):
         image_features(stack, {"a": Size(3, 3)}, (1, 1), HALF, threads=1)
+    for weights in ((0,), (-1,), (2**16 + 1,), ()):
+        with pytest.raises(UsageError, match="are no whole numbers from 0 of sum"):
+            image_features(stack, {"a": Size(3, 3)}, weights, HALF)
