@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from carvana_ens.core.rle import mask_bits
 from carvana_ens.core.weights import parse_threshold, threshold_text
 from carvana_ens.ensemble.disputed import common_ids, keep_disputed
 from carvana_ens.ensemble.objectives import objective_named
 from carvana_ens.ensemble.search import Found, search
+from carvana_ens.ensemble.truth import TruthCache, cached_truth, source_hash
 from carvana_ens.ensemble.tuning import Tuning
 from carvana_ens.errors import StoreError, UsageError
 from carvana_ens.project import Project
 from carvana_ens.store.store import ProbabilityStore, open_store
-from carvana_ens.types import Bits, Say, Size, Track, unsaid, untracked
+from carvana_ens.types import Say, Size, Track, unsaid, untracked
 from carvana_ens.verbs.runs import recorded
 from carvana_ens.verbs.workspace import Workspace
 
@@ -46,6 +46,7 @@ def tune(
 ) -> Tuned:
     """Finds the weights and the threshold that score most on out-of-fold maps.
 
+    Masks are decoded once and kept in ``cache/masks`` of the project, which may be removed at any time.
     objective: mean-dice, pooled-dice or mean-iou. low, high: thresholds to search between, every exact one; both the
     same: only that. rounds, seconds, seed: see ``ensemble.search.search``.
     The best of joint and separate search, equal weights and the best single member is kept, so none of them scores
@@ -67,12 +68,8 @@ def tune(
     left_out = len(workspace.ids) - len(ids)
     if left_out:
         say(f"{left_out} of {len(workspace.ids)} photos are not out-of-fold for every member and are left out")
-    masks = workspace.masks
-
-    def truth(image_id: str, size: Size) -> Bits:
-        return mask_bits(masks.read(image_id, size))
-
     with recorded(project, "tune", members=names, objective=objective, thresholds=[str(least), str(most)]) as run:
+        truth = _truth(workspace, {image_id: stores[0].sizes[stores[0].index[image_id]] for image_id in ids}, threads)
         pixels = keep_disputed(stores, ids, truth, least, most, threads=threads, folder=project.root, track=track)
         found = search(pixels, wanted, rounds=rounds, seconds=seconds, seed=seed, track=track)
         tuning = Tuning(
@@ -88,6 +85,14 @@ def tune(
     _remark(found, pixels.thresholds, say)
     tuning.write(project.tuning_file)
     return Tuned(project.tuning_file, tuning, left_out)
+
+
+def _truth(workspace: Workspace, sizes: Mapping[str, Size], threads: int | None) -> TruthCache:
+    project, masks = workspace.project, workspace.masks
+    assert project.data.masks is not None  # or the masks could not have been opened
+    source = source_hash(project.data.masks, project.data.categories, threads)
+    path = project.root / "cache" / "masks"
+    return cached_truth(path, masks, source, sizes, threads=threads, track=workspace.track)
 
 
 def _remark(found: Found, thresholds: Sequence[Fraction], say: Say) -> None:

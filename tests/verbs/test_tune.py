@@ -237,3 +237,20 @@ def test_rounds_that_cannot_be_meant(pair, rounds):
     done = pair.do("tune", "--rounds", rounds)
     assert "--rounds" in done.error
     assert done.code == 2
+
+
+def test_masks_are_decoded_once_and_again_when_one_changes(pair, oracle, monkeypatch):
+    from carvana_ens.data.masks import MaskFolder
+
+    read, decoded = MaskFolder.read, []
+    monkeypatch.setattr(MaskFolder, "read", lambda self, i, size: decoded.append(i) or read(self, i, size))
+    for expected in (oracle.TRAIN, []):
+        pair.did("tune")
+        assert sorted(decoded) == expected
+        decoded.clear()
+    first = tuning(pair)
+    assert (pair.cars / "cache" / "masks").is_file()
+    oracle.save_mask(pair.masks, "7f3_02", ~oracle.ellipse("7f3_02"))
+    pair.did("tune")
+    assert sorted(decoded) == oracle.TRAIN
+    assert tuning(pair)["scores"]["tuned"] < first["scores"]["tuned"]
