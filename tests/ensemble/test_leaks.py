@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 
-from carvana_ens.data.folds import NEVER, FoldTable, make_folds
+from carvana_ens.data.folds import NEVER, FoldTable, make_folds, read_folds
 from carvana_ens.data.ids import groups as groups_by
 from carvana_ens.ensemble.leaks import leaks, refuse_leaks
 from carvana_ens.errors import StoreError
 from carvana_ens.store.schema import PENDING, Provenance
+from carvana_ens.store.store import open_store
 
 IDS = [f"{car}_{view:02d}" for car in "abcdefg" for view in (1, 2, 3)]
 CARS = groups_by(IDS)
@@ -113,3 +115,19 @@ def test_a_planted_leak_is_refused_with_its_ids(store):
     refuse_leaks({"first": good, "second": bad}, kept, CARS, TABLES)
     with pytest.raises(StoreError, match=r"1 of 15 maps of first .*, 'a_01': .*does not know"):
         refuse_leaks({"first": good}, kept, {**CARS, "a_01": "z"}, TABLES)
+
+
+def test_stores_of_a_project(project, oracle):
+    project.did("add-model", "learned-cut")
+    project.did("train")
+    project.did("predict", "--split", "oof")
+    project.did("predict", "--split", "again", "--images", project.images)
+    file = project.cars / "folds" / "default.json"
+    stores = {split: {"m": open_store(project.store("learned-cut", split))} for split in ("oof", "again")}
+    cars = groups_by(oracle.TRAIN)
+    refuse_leaks(stores["oof"], oracle.TRAIN, cars, {"default": read_folds(file)})
+    with pytest.raises(StoreError, match=r"again\.zarr: 8 of 8 maps of m .*split 'again' are the mean over all fold"):
+        refuse_leaks(stores["again"], oracle.TRAIN, cars, {"default": read_folds(file)})
+    file.write_text(json.dumps(make_folds("default", dict.fromkeys(set(cars.values()), 1), 2, seed=3).to_json()))
+    with pytest.raises(StoreError, match=r"oof\.zarr: 8 of 8 .*another fold table 'default' than there is now"):
+        refuse_leaks(stores["oof"], oracle.TRAIN, cars, {"default": read_folds(file)})
