@@ -20,7 +20,8 @@ EVERY = 8
 Members: TypeAlias = tuple[str, ...]
 """Some of the members, in the order in which all were given."""
 SubsetScore: TypeAlias = Callable[[Members], Mapping[str, float]]
-"""Scores by image of the ensemble of these members: with the same weights (see ``restricted``), or searched anew."""
+"""Scores by image of the ensemble of these members: with the same weights (see ``restricted``; the members to choose
+from are then those that have one), or searched anew."""
 Cost: TypeAlias = Literal["seconds", "bytes", "models"]
 _COSTS = get_args(Cost)
 
@@ -87,6 +88,47 @@ def leave_one_out(
     }
 
 
+def dispensable(
+    members: Sequence[str],
+    score: SubsetScore,
+    groups: Mapping[str, str],
+    margin: float = 1e-4,
+    track: Track = untracked,
+    **options: Any,
+) -> dict[str, Interval]:
+    """The members that could all go together, in the order of going, with what the ensemble has lost by then.
+
+    One after the other that without which the rest scores best goes, as long as the loss against all members lies
+    surely, by the upper end of its interval, within the margin. Of two members that are much the same each buys
+    nothing beside the other (``leave_one_out``), but only one of them can go. Under five groups nobody can.
+
+    Args:
+        members: all of them.
+        score: see ``SubsetScore``.
+        groups: the group of each image id.
+        margin: loss of score that does not matter, from 0.
+        track: shows progress.
+        options: level, resamples and seed of the interval.
+
+    Raises:
+        UsageError: a margin under 0.
+    """
+    if not margin >= 0:
+        raise UsageError(f"a margin of {margin} is no loss: give a number from 0")
+    here = tuple(members)
+    whole = score(here)
+    gone: dict[str, Interval] = {}
+    for _ in track(range(len(here) - 1), len(here) - 1, "members that could go"):
+        scores = {member: score(_without(here, member)) for member in here}
+        least = max(here, key=lambda member: fmean(scores[member].values()))
+        loss = gain(whole, scores[least], groups, **options)
+        if loss.high is None or loss.high > margin:
+            break
+        gone[least] = loss
+        here = _without(here, least)
+    return gone
+
+
 def ensembles(costs: Mapping[str, MemberCost], score: SubsetScore, track: Track = untracked) -> list[Ensemble]:
     """Ensembles of some of the members, scored; each set of members once.
 
@@ -95,7 +137,7 @@ def ensembles(costs: Mapping[str, MemberCost], score: SubsetScore, track: Track 
     each second saved: M + M (M + 1) scores at most.
 
     Args:
-        costs: of the members to choose from; where weights stay the same, of those that have one.
+        costs: of the members to choose from.
         score: see ``SubsetScore``.
         track: shows progress.
 

@@ -10,7 +10,16 @@ import pytest
 
 from carvana_ens.ensemble.bootstrap import gain
 from carvana_ens.ensemble.honest import Choice
-from carvana_ens.ensemble.pareto import Ensemble, MemberCost, ensembles, front, leave_one_out, pick, restricted
+from carvana_ens.ensemble.pareto import (
+    Ensemble,
+    MemberCost,
+    dispensable,
+    ensembles,
+    front,
+    leave_one_out,
+    pick,
+    restricted,
+)
 from carvana_ens.errors import UsageError
 
 IDS = [f"{car}_{view}" for car in range(30) for view in range(4)]
@@ -41,6 +50,37 @@ def test_what_each_member_buys():
     assert found["c"].high < 0
     with pytest.raises(UsageError, match="takes two members, got 1"):
         leave_one_out("a", score, GROUPS)
+
+
+def test_of_two_copies_only_one_can_go():
+    rng = np.random.default_rng(4)
+    noise = rng.normal(0, 0.0002, len(IDS))
+
+    def score(members):
+        worth = 0.01 * ("b" in members) + 0.02 * bool({"a", "copy"} & set(members)) + 0.00005 * ("c" in members)
+        return dict(zip(IDS, (0.9 + worth + noise * len(members)).tolist(), strict=True))
+
+    members = ("a", "b", "copy", "c")
+    buys = leave_one_out(members, score, GROUPS)
+    assert not buys["a"].excludes(0)
+    assert not buys["copy"].excludes(0)
+    found = dispensable(members, score, GROUPS, margin=2e-4)
+    assert len(found) == 2
+    assert "c" in found
+    assert len(found.keys() & {"a", "copy"}) == 1
+    rest = tuple(member for member in members if member not in found)
+    assert list(found.values())[-1] == gain(score(members), score(rest), GROUPS)
+    assert dispensable(members, score, GROUPS, margin=1e-6) == {}
+    few = {image_id: "01"[number % 2] for number, image_id in enumerate(IDS)}
+    assert dispensable(members, score, few, margin=1.0) == {}
+    with pytest.raises(UsageError, match=r"a margin of -0\.1 is no loss"):
+        dispensable(members, score, GROUPS, margin=-0.1)
+
+
+def test_the_last_member_stays():
+    score, _ = made({"a": 0.0, "b": 0.0})
+    assert len(dispensable("ab", score, GROUPS, margin=1.0)) == 1
+    assert dispensable("a", score, GROUPS, margin=1.0) == {}
 
 
 def test_weights_of_some_members():
