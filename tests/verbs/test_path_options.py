@@ -5,7 +5,7 @@ from pathlib import Path
 
 from carvana_ens.model import MemberConfig, Model, option
 from carvana_ens.project import DataConfig, FoldsConfig, Project, create_project
-from carvana_ens.verbs import members
+from carvana_ens.verbs import members, regions
 from carvana_ens.verbs.plugin_calls import configured
 
 
@@ -23,7 +23,8 @@ def test_an_option_that_names_a_file_is_kept_relative_to_the_project_and_handed_
     weights.parent.mkdir()
     weights.write_bytes(b"1")
     project = create_project(tmp_path / "cars", DataConfig(), FoldsConfig())
-    monkeypatch.setattr(members, "load_model", lambda _: (Starting, None))
+    for module in (members, regions):
+        monkeypatch.setattr(module, "load_model", lambda _: (Starting, None))
     monkeypatch.chdir(tmp_path / "weights")
     members.add_model(project, "starting", name="a", options={"start": "start.bin"})
     members.add_model(Project(project.root), "starting", name="b", options={"start": "hub"})
