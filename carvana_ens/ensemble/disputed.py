@@ -33,8 +33,11 @@ Truth = Callable[[str, Size], Bits]
 MEMORY = 2 * 2**30
 """Bytes of disputed pixels that are held before they are spilled to a file."""
 
-_PART = 2**21
-"""Codes and counts that one task of a thread handles at least: handing one over costs little beside it."""
+_PART = 2**24
+"""Codes that one task of a thread handles at least, about a millisecond: handing one over costs little beside it."""
+
+_COUNT = 32
+"""What a count of one image at one setting costs in time and memory, in codes."""
 
 
 def common_ids(stores: Sequence[ProbabilityStore]) -> list[str]:
@@ -133,7 +136,7 @@ class Disputed:
         """(counts, object pixels) of parts of the images in order; counted on threads where it is worth it."""
         pixels = self.pixels
         blocks = pixels.starts[self.numbers + 1] - pixels.starts[self.numbers]
-        part = np.cumsum(blocks * (64 * pixels.members) + 4 * settings) // _PART
+        part = np.cumsum(blocks * (64 * pixels.members) + _COUNT * settings) // _PART
         parts = np.split(self.numbers, np.flatnonzero(np.diff(part)) + 1) if self.numbers.size else []
         threads = min(self.threads, len(parts))
         return ordered_map(lambda numbers: (counts(numbers), pixels.constants[numbers, 2:]), parts, threads)

@@ -42,6 +42,7 @@ from carvana_ens.verbs.bench.peers import Peers
 DICE = OBJECTIVES["mean-dice"]
 HALF, LOW, HIGH = Fraction(1, 2), Fraction(1, 4), Fraction(3, 4)
 ROUNDS = 32
+ENOUGH = 0.05
 
 
 def parsed() -> argparse.Namespace:
@@ -117,14 +118,19 @@ class Ways:
 
 
 def timed(ways: dict[str, Callable[[], Any]], runs: int) -> dict[str, float]:
-    """Median seconds of each, taken in turn; the first round, in which kernels may be compiled, is not counted."""
+    """Median seconds of each, taken in turn; the first round, in which kernels may be compiled, is not counted.
+
+    What is short is repeated for ENOUGH seconds in its turn: in a search, too, one score follows the other.
+    """
     times: dict[str, list[float]] = {name: [] for name in ways}
     for run in range(runs + 1):
         for name, way in ways.items():
-            start = time.perf_counter()
-            way()
+            calls, start = 0, time.perf_counter()
+            while (seconds := time.perf_counter() - start) < ENOUGH or not calls:
+                way()
+                calls += 1
             if run:
-                times[name].append(time.perf_counter() - start)
+                times[name].append(seconds / calls)
     return {name: statistics.median(taken) for name, taken in times.items()}
 
 
