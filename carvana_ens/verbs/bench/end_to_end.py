@@ -112,26 +112,43 @@ def _single(course: Course, laid: Laid, members: int, part: str, name: str) -> C
     zarr = course.peers.need("zarr", "reading stores")
     some, plain = image_ids(laid.some), laid.of(members)["plain"]
     pngs = {image_id: files[:members] for image_id, files in laid.pngs.items()}
-    png_bytes = bytes_of(path for files in pngs.values() for path in files) / max(1, len(pngs) * members)
 
-    def peer(road: str, run: Any, bytes_a_map: float) -> Contestant:
-        return Contestant(road, run, result=laid.first_rows, images=laid.some, bytes_a_map=bytes_a_map)
+    def peer(road: str, run: Any, bytes_a_map: float, files: list[Path]) -> Contestant:
+        before = partial(_fill, files)
+        return Contestant(road, run, result=laid.first_rows, images=laid.some, bytes_a_map=bytes_a_map, before=before)
+
+    pictures = [path for files in pngs.values() for path in files]
+    png_bytes = bytes_of(pictures) / max(1, len(pictures))
 
     field.invite(
         "cv2",
         "pandas",
-        make=lambda cv2, pandas: [peer(PNG, lambda _: png_road(cv2, pandas, pngs, output), png_bytes)],
+        make=lambda cv2, pandas: [peer(PNG, lambda _: png_road(cv2, pandas, pngs, output), png_bytes, pictures)],
     )
     field.invite(
         "pandas",
         make=lambda pandas: [
-            peer(ZARR, lambda _: zarr_road(zarr, pandas, plain, some, output), laid.per_map(plain)),
+            peer(
+                ZARR,
+                lambda _: zarr_road(zarr, pandas, plain, some, output),
+                laid.per_map(plain),
+                files_of(plain.values()),
+            ),
         ],
     )
     for layout, stores in laid.of(members).items():
         run = partial(_ours, stores, output, 1)
-        size = laid.per_map(stores)
-        field.add(Contestant(one_thread(layout), run, "ours", laid.first_rows, images=images, bytes_a_map=size))
+        field.add(
+            Contestant(
+                one_thread(layout),
+                run,
+                "ours",
+                laid.first_rows,
+                images=images,
+                bytes_a_map=laid.per_map(stores),
+                before=partial(_fill, files_of(stores.values())),
+            )
+        )
         opening = partial(_open, stores)
         field.add(Contestant(f"of that, opening the stores, {layout}", opening, result=None, images=images))
     rows = [(name.removesuffix(".jpg"), rle.encode()) for name, rle in read_rows(_ours(plain, output, 1, None))]
@@ -164,11 +181,12 @@ def _side_by_side(course: Course, laid: Laid) -> Contest:
         for layout, stores in laid.layouts.items():
             alone, together = partial(_ours, stores, output, 1), partial(_together, processes, stores)
             at_once = partial(_ours, stores, output, threads)
-            images = laid.images
+            images, before = laid.images, partial(_fill, files_of(stores.values()))
+            several = images * threads
             field.add(
-                Contestant(one_thread(layout), alone, "peer", read_rows, images=images),
-                Contestant(in_processes(layout, threads), together, "peer", _one_text, images=images * threads),
-                Contestant(in_threads(layout, threads), at_once, "ours", read_rows, images=images),
+                Contestant(one_thread(layout), alone, "peer", read_rows, images=images, before=before),
+                Contestant(in_processes(layout, threads), together, "peer", _one_text, images=several, before=before),
+                Contestant(in_threads(layout, threads), at_once, "ours", read_rows, images=images, before=before),
             )
         whole = read_rows(_ours(laid.plain, output, 1, None))
         return field.race([None], lambda _: whole, rounds=course.options.few_rounds, clock="wall", checked=1)
@@ -202,7 +220,7 @@ def _cold(course: Course, laid: Laid) -> Contest:
 
 
 def _fill(files: list[Path]) -> None:
-    """Brings the files into the page cache."""
+    """Brings the files into the page cache, from which some systems take what nobody has asked for lately."""
     for file in files:
         file.read_bytes()
 
