@@ -7,7 +7,7 @@ PLUGINS := $(sort $(dir $(wildcard plugins/*/pyproject.toml)))
 PLUGIN_FILES := $(wildcard plugins/*/*.py plugins/*/carvana_ens_*/*.py plugins/*/pyproject.toml)
 PYTHON_FILES := carvana_ens tests plugins
 
-.PHONY: install demo test lint types unit checked bench bench-scale bench-gpu bench-training fix clean
+.PHONY: install demo test lint types unit checked bench bench-scale bench-search bench-gpu bench-training fix clean
 
 install: $(INSTALLED)
 
@@ -49,6 +49,10 @@ bench: install
 # Thousands of images: time linear, memory flat. Writes a few GB into a temporary folder, which it removes.
 bench-scale: install
 	work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && $(BIN)/python tests/benchmarks/bench_scale.py $$work
+
+# Searching weights on disputed pixels, beside numpy and our own blend on whole maps.
+bench-search: install
+	work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && $(BIN)/python tests/benchmarks/bench_search.py $$work
 
 # Networks at full size beside a peer's; on a machine without a GPU in a small form.
 bench-gpu: install

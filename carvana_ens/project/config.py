@@ -5,7 +5,7 @@ at the end and taken out by its lines, so that everything else stays byte for by
 Paths in it are relative to it. What the verbs make lies beside it::
 
     ensemble.toml  folds/<name>.json  checkpoints/<member>/fold<k>/  pseudo/<name>/  stores/<member>/<split>.zarr
-    tuning.json  runs/
+    tuning.json  runs/  cache/masks
 """
 
 from __future__ import annotations
