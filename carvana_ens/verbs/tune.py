@@ -9,6 +9,7 @@ from pathlib import Path
 
 from carvana_ens.core.weights import parse_threshold, threshold_text
 from carvana_ens.ensemble.disputed import common_ids, keep_disputed
+from carvana_ens.ensemble.leaks import refuse_leaks
 from carvana_ens.ensemble.objectives import objective_named
 from carvana_ens.ensemble.search import Found, search
 from carvana_ens.ensemble.truth import TruthCache, cached_truth, source_hash
@@ -65,6 +66,9 @@ def tune(
     workspace = Workspace(project, say, track)
     known = set(workspace.ids)
     ids = [image_id for image_id in common_ids(stores) if image_id in known]
+    used = {store.provenance.fold_table["name"] for store in stores if store.provenance.fold_table}
+    tables = {name: workspace.fold_table(name) for name in used if name in project.folds}
+    refuse_leaks(dict(zip(names, stores, strict=True)), ids, workspace.groups, tables)
     left_out = len(workspace.ids) - len(ids)
     if left_out:
         say(f"{left_out} of {len(workspace.ids)} photos are not out-of-fold for every member and are left out")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from fractions import Fraction
 from itertools import product
 
 import numpy as np
 import pytest
+
+from carvana_ens.data.folds import read_folds, write_folds
 
 MEMBERS = (("left", 1.5, -3, 60), ("right", 2.5, 4, 90))
 
@@ -160,6 +163,22 @@ def test_a_checkpoint_of_unknown_origin_is_refused_until_declared(project):
     )
     project.did("predict", "said")
     project.did("tune", "said")
+
+
+def test_maps_by_another_fold_table_are_refused_with_their_ids(project):
+    """A table that was drawn anew says that other photos are held out than the models saw."""
+    project.did("add-model", "learned-cut", "--set", "epochs=1")
+    project.did("train")
+    project.did("predict", "--split", "oof")
+    project.did("tune")
+    file = project.cars / "folds" / "default.json"
+    table = read_folds(file)
+    turned = {group: (fold + 1) % table.folds for group, fold in table.assignment.items()}
+    write_folds(file, dataclasses.replace(table, assignment=turned))
+    told = project.do("tune").error
+    assert f"{project.store('learned-cut', 'oof')}: 8 of 8 maps of learned-cut cannot be tuned or scored on" in told
+    assert "0a1_01" in told
+    assert "train and predict again with --fresh" in told
 
 
 def test_incomplete_and_missing_maps_are_refused(project):
