@@ -20,6 +20,7 @@ from carvana_ens.data.pseudo import LISTING, PseudoImage, write_listing, write_m
 from carvana_ens.engine import default_threads, ordered_map
 from carvana_ens.ensemble.blending import Blend
 from carvana_ens.ensemble.stack import MapStack
+from carvana_ens.ensemble.unlabelled import border_length
 from carvana_ens.errors import DataError, ProjectError, UsageError
 from carvana_ens.project import Project, check_pseudo_name
 from carvana_ens.store.store import ProbabilityStore, open_store
@@ -139,18 +140,11 @@ def pseudo_label(
 def doubt_of(doubtful: Mask, mask: Mask) -> float | None:
     """How wide the seam of doubtful pixels is along the object's border, in pixels; None where there is no border.
 
-    The border's length is the number of object pixels that have background above, below, left or right of them.
-
     Args:
         doubtful: (H, W), the pixels that may be either.
         mask: (H, W), the object.
     """
-    inner = mask.copy()
-    inner[1:] &= mask[:-1]
-    inner[:-1] &= mask[1:]
-    inner[:, 1:] &= mask[:, :-1]
-    inner[:, :-1] &= mask[:, 1:]
-    border = np.count_nonzero(mask) - np.count_nonzero(inner)
+    border = border_length(mask)
     return np.count_nonzero(doubtful) / border if border else None
 
 
