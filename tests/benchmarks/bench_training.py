@@ -52,7 +52,7 @@ class Entry:
     options: Mapping[str, object] = field(default_factory=dict)
     weights: tuple[str, str] | None = MOBILENET
     like: str | None = None
-    tta: str = "none"
+    tta: str = ""
     seed: int = 0
 
 
@@ -128,7 +128,7 @@ class Project:
             options["encoder_weights"] = weights_file(*entry.weights)
         given = [word for name, value in options.items() for word in ("--set", f"{name}={value}")]
         words = ["add-model", entry.model, "--name", entry.name, "--size", entry.size, "--seed", entry.seed]
-        self.once(f"add {entry.name}", *words, "--tta", entry.tta, *given)
+        self.once(f"add {entry.name}", *words, *(["--tta", entry.tta] if entry.tta else []), *given)
 
     def trained(self, member: str, *fold: int) -> float:
         """CPU seconds of training all folds, or one."""
