@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from carvana_ens.core import packed_blend_kernels as blending
 from carvana_ens.core import packed_kernels as kernels
 from carvana_ens.core.blend import FULL_SCALE
 from carvana_ens.core.jit import run
@@ -180,7 +181,7 @@ class PackedBlend:
         handles = parts.handles
         while True:
             fault, missing, count, length = run(
-                kernels.blend_files,
+                blending.blend_files,
                 *(handles, parts.places, parts.begins, parts.crcs, stored, words, parts.starts, parts.words),
                 *(self._wide, self._weights, self._factors, *self._scalars),
                 *(halves, pixels, planes, bits, unclear, text),
@@ -189,7 +190,7 @@ class PackedBlend:
                 break
             stored[parts.begins[fault] : parts.begins[fault + 1]] = np.frombuffer(hot(fault), np.uint8)
             handles = handles.copy()
-            handles[fault] = kernels.GIVEN
+            handles[fault] = blending.GIVEN
         if fault >= 0:
             raise HotPartError(fault, pixels)
         if count:
@@ -211,14 +212,14 @@ class PackedBlend:
         shape = (unclear.size, literals.size)
         kinds = np.empty(shape, np.uint8)
         places = np.empty(shape, np.int64)
-        run(kernels.find_halves, planes, unclear, kinds, places)
+        run(blending.find_halves, planes, unclear, kinds, places)
         codes = np.empty((*shape, HALF), np.uint16)
-        which = kinds == kernels.COLD
+        which = kinds == blending.COLD
         for member in np.flatnonzero(which.any(0)).tolist():
             rows = which[:, member]
             codes[rows, member] = cold(member, places[rows, member])
         members = (self._wide, self._weights, self._factors, *self._scalars[2:])
-        run(kernels.settle, buffer, literals, *members, unclear, kinds, places, codes, bits)
+        run(blending.settle, buffer, literals, *members, unclear, kinds, places, codes, bits)
 
 
 def _planes(members: int, halves: int) -> NDArray[np.uint64]:

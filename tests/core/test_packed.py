@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import carvana_ens
+from carvana_ens.core import packed_blend_kernels as blending
 from carvana_ens.core import packed_kernels as kernels
 from carvana_ens.core.blend import blend_bits
 from carvana_ens.core.packed import (
@@ -329,9 +330,9 @@ def test_kinds_and_places_equal_the_twin(reference):
     planes = [kernel_split(flat, full)[0] for flat in flats]
     chosen = np.array([0, 1, 5, 55, 63, 64, 65, 66, 90, 127, 128, 129])
     kinds, places = np.empty((len(chosen), 2), np.uint8), np.full((len(chosen), 2), -1)
-    kernels.find_halves(np.stack(planes), chosen, kinds, places)
+    blending.find_halves(np.stack(planes), chosen, kinds, places)
     expected = reference.find_halves([reference.split(flat, *ends(full), full)[0] for flat in flats], chosen)
-    names = {kernels.HOT: "hot", kernels.COLD: "cold", kernels.NONE: "none", kernels.FULL: "full"}
+    names = {blending.HOT: "hot", blending.COLD: "cold", blending.NONE: "none", blending.FULL: "full"}
     for member, named in enumerate(expected):
         got = [
             (names[kind], None if place < 0 else place)
