@@ -1,7 +1,6 @@
-"""Where work runs: in this process, on a pool of threads that keeps the order.
+"""Work in this process, on a pool of threads that keeps the order.
 
 Our kernels, the codecs and the file reads all release the interpreter lock, so threads are enough on one machine.
-Nothing of ours is imported here: every room above the ground may run its work through this one.
 """
 
 from __future__ import annotations
