@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import click
 
 from carvana_ens.cli.common import json_option, open_project, say, show_json, table, threads_option, track
+
+if TYPE_CHECKING:
+    from carvana_ens.ensemble.bootstrap import Interval
+    from carvana_ens.ensemble.tuning import Tuning
 
 
 @click.command(short_help="Find weights and threshold on out-of-fold maps.")
@@ -21,8 +26,16 @@ from carvana_ens.cli.common import json_option, open_project, say, show_json, ta
 @click.option("--from", "low", default="0.25", show_default=True, metavar="T", help="Least threshold to try.")
 @click.option("--to", "high", default="0.75", show_default=True, metavar="T", help="Greatest; the same: only that one.")
 @click.option("--rounds", type=click.IntRange(1), default=20, show_default=True, help="Choices of the greedy search.")
-@click.option("--seconds", type=click.FloatRange(0, min_open=True), help="Begin nothing new after that many.")
+@click.option("--seconds", type=click.FloatRange(0, min_open=True), help="Search for that long at most, in all.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the search's random starts.")
+@click.option("--honest/--no-honest", default=True, help="Score on photos not tuned on: a search more for each fold.")
+@click.option("--max-models", type=click.IntRange(1), metavar="N", help="Keep the N members at most that score best.")
+@click.option(
+    "--max-seconds",
+    type=click.FloatRange(0, min_open=True),
+    metavar="S",
+    help="Keep members that take at most S seconds a photo together, as predict measured them.",
+)
 @threads_option
 @json_option
 @click.pass_context
@@ -35,18 +48,23 @@ def command(
     rounds: int,
     seconds: float | None,
     seed: int,
+    honest: bool,
+    max_models: int | None,
+    max_seconds: float | None,
     threads: int | None,
     as_json: bool,
 ) -> None:
     """Find weights and threshold of MEMBERS (default: all) on their out-of-fold maps; writes tuning.json.
 
     Greedy selection with replacement, then each weight in turn; every threshold between --from and --to is tried,
-    exactly. Kept is the best of that, equal weights and the best single member.
+    exactly. Kept is the best of that, equal weights and the best single member. What it scores on the photos that it
+    was tuned on is too good; the honest score is of photos that were held out while weights were searched.
 
     \b
     Example:
       carvana-ens tune
       carvana-ens tune --from 0.5 --to 0.5
+      carvana-ens tune --max-models 3
     """
     from carvana_ens.verbs.tune import tune
 
@@ -59,6 +77,9 @@ def command(
         rounds=rounds,
         seconds=seconds,
         seed=seed,
+        honest=honest,
+        max_models=max_models,
+        max_seconds=max_seconds,
         threads=threads,
         say=say,
         track=track,
@@ -66,10 +87,41 @@ def command(
     if as_json:
         show_json(dataclasses.asdict(done.tuning))
         return
-    tuning = done.tuning
-    rows = [(name, tuning.weights[name], f"{tuning.singles[name]:.6f}") for name in tuning.weights]
-    click.echo(table([("MEMBER", "WEIGHT", f"{tuning.metric.split()[-1].upper()} ALONE"), *rows]))
-    scores = ", ".join(f"{name} {score:.6f}" for name, score in tuning.scores.items())
-    click.echo(f"threshold {tuning.threshold}; {tuning.metric} of {tuning.images} out-of-fold photos: {scores}")
-    click.echo("these are the scores on the maps that were tuned on; expect a little less on new photos")
+    click.echo(summary(done.tuning))
     click.echo(f"wrote {done.path}")
+
+
+def summary(tuning: Tuning) -> str:
+    """What a person wants to know of it."""
+    heads = ["MEMBER", "WEIGHT", f"{tuning.metric.split()[-1].upper()} ALONE"]
+    rows = [[name, str(tuning.weights[name]), f"{tuning.singles[name]:.6f}"] for name in tuning.weights]
+    honest = tuning.honest
+    if honest is not None and honest.buys:
+        heads.append("BUYS (HONEST DICE)")
+        for row in rows:
+            row.append(_gain(honest.buys[row[0]]))
+    scores = ", ".join(f"{name} {score:.6f}" for name, score in tuning.scores.items())
+    lines = [
+        table([heads, *rows]),
+        f"threshold {tuning.threshold}",
+        f"{tuning.metric} of the {tuning.images} out-of-fold photos that were tuned on: {scores}",
+    ]
+    if honest is None:
+        lines.append(f"no honest score, {tuning.reason}: expect a little less on new photos")
+        return "\n".join(lines)
+    lines += [
+        f"honest Dice, of photos held out while weights were searched: {honest.score}",
+        f"optimism, tuned minus honest: {honest.optimism:+.6f}",
+        f"honest gain over equal weights: {_gain(honest.over_equal)}; over the best single member: "
+        f"{_gain(honest.over_single)}",
+    ]
+    if honest.could_go:
+        last = list(honest.could_go.values())[-1]
+        lines.append(f"could go together: {', '.join(honest.could_go)}; Dice lost: {_gain(last)}")
+    return "\n".join(lines)
+
+
+def _gain(interval: Interval) -> str:
+    if interval.low is None or interval.high is None:
+        return f"{interval.mean:+.6f}"
+    return f"{interval.mean:+.6f} ({interval.low:+.6f} to {interval.high:+.6f})"

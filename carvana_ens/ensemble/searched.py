@@ -9,6 +9,7 @@ from typing import Any
 from carvana_ens.core.dice import dice_from_counts
 from carvana_ens.ensemble.disputed import Disputed
 from carvana_ens.ensemble.honest import Choice, Search
+from carvana_ens.ensemble.kept_searches import KeptSearches
 from carvana_ens.ensemble.objectives import OBJECTIVES, Objective
 from carvana_ens.ensemble.search import Found, search
 
@@ -17,7 +18,7 @@ class SearchedPixels:
     """Choices searched on some of the images of disputed pixels, and their Dice on others.
 
     names: of the members, in the order of the pixels. options: as ``search.search`` takes them; without a time limit
-    the outcome is the same each time. A search on the same images is done once.
+    the outcome is the same each time. A search on the same images is done once. kept: outcomes of an earlier run.
     """
 
     def __init__(
@@ -25,10 +26,17 @@ class SearchedPixels:
         pixels: Disputed,
         names: Sequence[str],
         objective: Objective = OBJECTIVES["mean-dice"],
+        kept: KeptSearches | None = None,
         **options: Any,
     ) -> None:
         self._pixels, self._names, self._objective, self._options = pixels, tuple(names), objective, options
         self._found: dict[tuple[str, ...], Found] = {}
+        self._kept = kept
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the members."""
+        return self._names
 
     def found(self, ids: Sequence[str]) -> Found:
         """The outcome of a search on these images.
@@ -38,7 +46,12 @@ class SearchedPixels:
         """
         key = tuple(ids)
         if key not in self._found:
-            self._found[key] = search(self._pixels.only(ids), self._objective, **self._options)
+            found = None if self._kept is None else self._kept.get(key)
+            if found is None:
+                found = search(self._pixels.only(ids), self._objective, **self._options)
+                if self._kept is not None:
+                    self._kept.put(key, found)
+            self._found[key] = found
         return self._found[key]
 
     def search(self, how: str | None = None) -> Search:

@@ -1,4 +1,4 @@
-"""tuning.json: tuned weights and threshold, with the hashes of what they came from."""
+"""tuning.json: tuned weights and threshold, what to believe of them, and the hashes of what they came from."""
 
 from __future__ import annotations
 
@@ -8,12 +8,68 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from carvana_ens.ensemble.bootstrap import Interval
+from carvana_ens.ensemble.worth import MemberWorth, Worth
 from carvana_ens.errors import ProjectError, StaleError
 from carvana_ens.files import write_json
 from carvana_ens.store.store import ProbabilityStore
 from carvana_ens.types import Json
 
-SCHEMA = 1
+SCHEMA = 2
+
+
+@dataclass(frozen=True)
+class FoldChoice:
+    """What was searched without the groups of a fold. weights: integer, by member. threshold: exact."""
+
+    held_out: list[str]
+    weights: Mapping[str, int]
+    threshold: str
+
+
+@dataclass(frozen=True)
+class HonestScores:
+    """Dice on images that were not tuned on; see ``ensemble.honest`` and ``ensemble.worth``.
+
+    score: of the tuned ensemble. optimism: the Dice of its weights and threshold on the images that they were tuned on,
+    minus this. over_equal, over_single: gain over equal weights and over the best single member. folds: what was
+    searched without each fold. buys: what each member adds beside all others. could_go: members that could all go
+    together, in the order of going, with what is lost by then.
+    """
+
+    score: Interval
+    optimism: float
+    over_equal: Interval
+    over_single: Interval
+    folds: Mapping[str, FoldChoice]
+    buys: Mapping[str, Interval]
+    could_go: Mapping[str, Interval]
+
+    @classmethod
+    def of(cls, worth: Worth, members: MemberWorth | None, fold_of: Mapping[str, int]) -> HonestScores:
+        """As they were found. members: None where there is one only. fold_of: the fold of each group."""
+        folds = {
+            str(fold): FoldChoice(
+                sorted(group for group, number in fold_of.items() if number == fold), choice.weights, choice.threshold
+            )
+            for fold, choice in worth.honest.choices.items()
+        }
+        buys, could_go = ({}, {}) if members is None else (members.buys, members.could_go)
+        return cls(
+            worth.score, worth.honest.optimism, worth.over_equal, worth.over_single, folds, dict(buys), dict(could_go)
+        )
+
+    @classmethod
+    def from_json(cls, value: Json) -> HonestScores:
+        """What ``dataclasses.asdict`` made plain."""
+        intervals = {name: Interval(**value[name]) for name in ("score", "over_equal", "over_single")}
+        folds = {fold: FoldChoice(**choice) for fold, choice in value["folds"].items()}
+        by_member = {name: _intervals(value[name]) for name in ("buys", "could_go")}
+        return cls(**intervals, optimism=float(value["optimism"]), folds=folds, **by_member)
+
+
+def _intervals(value: Json) -> dict[str, Interval]:
+    return {name: Interval(**interval) for name, interval in value.items()}
 
 
 @dataclass(frozen=True)
@@ -21,9 +77,10 @@ class Tuning:
     """What ``tune`` found.
 
     weights: integer blend weights by member, of all that were searched (0: not chosen). threshold: exact, ``k/S``.
-    metric, images: what was scored, on how many images. scores: mean Dice of "tuned", "equal" and "best single",
-    each at its own best threshold; all on the maps that were tuned on, so none is an honest estimate. singles: of
-    every member alone. fingerprints: of each member's out-of-fold store.
+    metric, images, groups: what was scored, on how many images of how many groups. scores: of "tuned", "equal", "best
+    single" and the searches, each at its own best threshold; all on the maps that were tuned on, so none is an honest
+    estimate. singles: of every member alone. fingerprints: of each member's out-of-fold store. honest: None where there
+    are none; ``reason`` says why.
     """
 
     weights: Mapping[str, int]
@@ -32,7 +89,10 @@ class Tuning:
     scores: Mapping[str, float]
     singles: Mapping[str, float]
     fingerprints: Mapping[str, str]
+    groups: int
     metric: str = "mean Dice"
+    honest: HonestScores | None = None
+    reason: str | None = None
 
     def write(self, path: Path) -> None:
         """Replaces ``path``."""
@@ -50,7 +110,8 @@ def read_tuning(path: Path) -> Tuning:
         schema = document.pop("schema")
         if schema != SCHEMA:
             raise ProjectError(f"{path} has schema {schema!r}, this version reads {SCHEMA}: run carvana-ens tune again")
-        tuning = Tuning(**document)
+        honest = document.pop("honest")
+        tuning = Tuning(**document, honest=None if honest is None else HonestScores.from_json(honest))
         _check(tuning)
         return tuning
     except FileNotFoundError:

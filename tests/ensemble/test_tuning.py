@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
-from carvana_ens.ensemble.tuning import Tuning, check_fresh, check_members, read_tuning
+from carvana_ens.ensemble.bootstrap import Interval
+from carvana_ens.ensemble.tuning import FoldChoice, HonestScores, Tuning, check_fresh, check_members, read_tuning
 from carvana_ens.errors import ProjectError, StaleError
 
+GAIN = Interval(0.01, -0.02, 0.04, 0.95, 8, 5)
+HONEST = HonestScores(
+    score=Interval(0.85, None, None, 0.95, 8, 2),
+    optimism=0.05,
+    over_equal=GAIN,
+    over_single=GAIN,
+    folds={"0": FoldChoice(["x"], {"a": 1, "b": 1}, "0.5"), "1": FoldChoice(["y", "z"], {"a": 1, "b": 0}, "128/255")},
+    buys={"a": GAIN, "b": GAIN},
+    could_go={"b": GAIN},
+)
 GOOD = Tuning(
     weights={"a": 2, "b": 0},
     threshold="128/255",
@@ -17,6 +29,8 @@ GOOD = Tuning(
     scores={"tuned": 0.9},
     singles={"a": 0.8, "b": 0.7},
     fingerprints={"a": "f", "b": "g"},
+    groups=2,
+    honest=HONEST,
 )
 
 
@@ -28,12 +42,17 @@ def file(tmp_path):
 
 def test_what_is_written_is_read(file):
     assert read_tuning(file) == GOOD
+    unjudged = dataclasses.replace(GOOD, honest=None, reason="there is one group only")
+    unjudged.write(file)
+    assert read_tuning(file) == unjudged
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("schema", 2),
+        ("schema", 1),
+        ("honest", {}),
+        ("honest", "high"),
         ("schema", None),
         ("weights", {"a": -1, "b": 2}),
         ("weights", {"a": 0, "b": 0}),
@@ -54,7 +73,7 @@ def test_a_changed_file_is_refused_by_name(file, key, value):
         read_tuning(file)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '{"schema": 1}', "\udcff"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '{"schema": 2}', "\udcff"])
 def test_a_damaged_file_is_refused_by_name(file, text):
     file.write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(ProjectError, match=file.name):
@@ -69,7 +88,7 @@ def test_no_file_says_what_to_do(tmp_path):
 def test_stale_sources_are_named(file, store):
     maps = {"i": np.full((2, 3), 7, np.uint8)}
     a = store("a", maps)
-    tuning = Tuning({"a": 1}, "0.5", 1, {}, {}, {"a": a.fingerprint()})
+    tuning = Tuning({"a": 1}, "0.5", 1, {}, {}, {"a": a.fingerprint()}, 1)
     check_fresh(file, tuning, {"a": a}, {"a": a})
     check_members(file, tuning, ["a", "z"])
     with pytest.raises(StaleError, match="member a, which is gone"):

@@ -56,7 +56,7 @@ def test_scores_and_threshold_equal_plain_numpy(pair, oracle):
     levels = np.flatnonzero(np.round(mine, 9) == np.round(mine, 9).max()) + 51
     assert Fraction(found["threshold"]) in {Fraction(int(level), 255) for level in levels}
     assert found["images"] == 8
-    for line in (f"threshold {found['threshold']}", "mean Dice of 8 out-of-fold photos", "tuned on"):
+    for line in (f"threshold {found['threshold']}", "mean Dice of the 8 out-of-fold photos", "tuned on"):
         assert line in done.out
 
 
@@ -85,7 +85,7 @@ def test_another_objective_at_one_threshold(pair, oracle, objective, metric):
     assert found["metric"] == metric
     assert found["threshold"] == "0.4"
     assert found["scores"]["tuned"] == pytest.approx(scores[metric], abs=1e-12)
-    assert f"{metric} of 8 out-of-fold photos" in done.out
+    assert f"{metric} of the 8 out-of-fold photos" in done.out
     assert "end of those that were tried" not in done.err
 
 
@@ -273,3 +273,68 @@ def test_masks_are_decoded_once_and_again_when_one_changes(pair, oracle, monkeyp
     pair.did("tune")
     assert sorted(decoded) == oracle.TRAIN
     assert tuning(pair)["scores"]["tuned"] < first["scores"]["tuned"]
+
+
+def test_the_honest_score_is_of_photos_held_out_of_the_search(pair, oracle):
+    """Each car is scored with the weights and threshold that were searched on the other alone."""
+    done = pair.did("tune", "--rounds", "6")
+    honest = tuning(pair)["honest"]
+    choices = {choice["held_out"][0]: choice for choice in honest["folds"].values()}
+    dices = {}
+    for image_id in oracle.TRAIN:
+        choice = choices[image_id.split("_")[0]]
+        weights, cut = choice["weights"].values(), Fraction(choice["threshold"]) * 255
+        blend = sum(w * c[image_id].astype(np.int64) for w, c in zip(weights, pair.codes.values(), strict=True))
+        dices[image_id] = oracle.naive_dice(blend >= cut * sum(weights), oracle.ellipse(image_id))
+    assert honest["score"]["mean"] == pytest.approx(np.mean(list(dices.values())), abs=1e-12)
+    assert honest["score"]["low"] is None
+    assert honest["optimism"] == pytest.approx(tuning(pair)["scores"]["tuned"] - honest["score"]["mean"], abs=1e-12)
+    assert set(honest["buys"]) == {"left", "right"}
+    for line in ("honest Dice, of photos held out", "no interval: it takes 5 groups, there are 2", "optimism", "BUYS"):
+        assert line in done.out
+
+
+def test_an_honest_score_takes_two_groups_and_can_be_left_out(world, oracle):
+    world.init()
+    pair, _ = world, world.maps("maps", oracle.TRAIN, 1, 0)
+    pair.did("import", "net", "--from", pair.root / "maps", "--split", "oof", "--out-of-fold")
+    pair.did("tune")
+    assert tuning(pair)["honest"]["buys"] == {}  # of one member there is nothing to say
+    assert "no honest score, it was not asked for" in pair.did("tune", "--no-honest").out
+    assert tuning(pair)["honest"] is None
+
+
+def test_a_second_run_searches_nothing_anew(pair, monkeypatch):
+    from carvana_ens.ensemble import searched
+
+    pair.did("tune", "--seed", "3")
+    first = (pair.cars / "tuning.json").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(searched, "search", None)
+        pair.did("tune", "--seed", "3")
+        assert (pair.cars / "tuning.json").read_bytes() == first
+    (pair.cars / "cache" / "searches.json").write_text("{")
+    pair.did("tune", "--seed", "3")
+    assert (pair.cars / "tuning.json").read_bytes() == first
+
+
+def test_the_members_that_score_best_within_limits_stay(project):
+    project.imported(("left", 1.5, -3, 60), ("right", 2.5, 4, 90), ("bad", 9, 9, 200))
+    done = project.did("tune", "--max-models", "2")
+    assert list(tuning(project)["weights"]) == ["left", "right"]
+    assert "within these limits left, right score best" in done.err
+    told = project.do("tune", "--max-seconds", "1").error
+    assert "nobody knows how long left, right, bad takes" in told
+    assert "leave --no-honest out" in project.do("tune", "--max-models", "1", "--no-honest").error
+
+
+def test_members_within_seconds_a_photo(project):
+    for name in ("slow", "quick"):
+        project.did("add-model", "bright-cut", "--name", name)
+    project.did("predict", "--split", "oof")
+    for number, (name, seconds) in enumerate((("slow", 80.0), ("quick", 8.0))):
+        record = {"verb": "predict", "member": name, "images": 8, "seconds": seconds}
+        (project.cars / "runs" / f"2999010{number}-predict.json").write_text(json.dumps(record))
+    project.did("tune", "--max-seconds", "2")
+    assert list(tuning(project)["weights"]) == ["quick"]
+    assert "none of 3 ensembles keeps within at most 0.5 seconds" in project.do("tune", "--max-seconds", "0.5").error

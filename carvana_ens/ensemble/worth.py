@@ -1,0 +1,139 @@
+"""What a tuned ensemble is worth, beside equal weights and the best single member, and what each member buys.
+
+All scores are Dice by image, each image scored by the choice that was searched without its fold (``honest``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from carvana_ens.data.folds import FoldTable
+from carvana_ens.ensemble.bootstrap import Interval
+from carvana_ens.ensemble.honest import (
+    Choice,
+    Honest,
+    dealt_groups,
+    honest_gain,
+    honest_interval,
+    nested,
+)
+from carvana_ens.ensemble.pareto import Members, SubsetScore, dispensable, leave_one_out, restricted
+from carvana_ens.ensemble.searched import SearchedPixels
+from carvana_ens.types import Track, untracked
+
+FOLDS = 5
+"""So many folds, or as many as there are groups, where members do not share a fold table."""
+
+
+@dataclass(frozen=True)
+class Worth:
+    """honest: of the tuned ensemble. score: its honest Dice. over_equal, over_single: gain over equal weights and over
+    the best single member, each chosen, with its threshold, on the same folds.
+    """
+
+    honest: Honest
+    score: Interval
+    over_equal: Interval
+    over_single: Interval
+
+
+@dataclass(frozen=True)
+class MemberWorth:
+    """What a member buys beside all others: the honest score with it minus that without, by image."""
+
+    buys: Mapping[str, Interval]
+    could_go: Mapping[str, Interval]
+    """Members that could all go together, in the order of going, with what is lost by then."""
+
+
+def honest_folds(groups: Mapping[str, str], tables: Sequence[FoldTable], seed: int = 0) -> dict[str, int] | None:
+    """The fold of each group: of the members' fold table where they share one, else dealt.
+
+    groups: the group of each image to tune on. tables: of all members. None: there is one group only, so nothing can be
+    held out.
+    """
+    present = set(groups.values())
+    if len(present) < 2:
+        return None
+    digests = {table.digest for table in tables}
+    if len(digests) == 1 and present <= tables[0].assignment.keys():
+        folds = {group: tables[0].assignment[group] for group in present}
+        if len({fold for fold in folds.values() if fold >= 0}) > 1:
+            return folds
+    return dealt_groups(groups, min(FOLDS, len(present)), seed)
+
+
+def worth(
+    searched: SearchedPixels,
+    groups: Mapping[str, str],
+    folds: Mapping[str, int],
+    *,
+    track: Track = untracked,
+    **options: Any,
+) -> Worth:
+    """Honest scores of the search, of equal weights and of the best single member; see the module.
+
+    Args:
+        searched: the pixels to search on.
+        groups: the group of each image.
+        folds: the fold of each group.
+        track: shows progress, a search at a time.
+        options: level, resamples and seed of the intervals.
+    """
+    tuned = nested(searched.search(), searched.score, groups, folds, track)
+    equal, single = (nested(searched.search(how), searched.score, groups, folds) for how in ("equal", "best single"))
+    return Worth(
+        tuned,
+        honest_interval(tuned, groups, **options),
+        honest_gain(tuned, equal, groups, **options),
+        honest_gain(tuned, single, groups, **options),
+    )
+
+
+def member_worth(
+    searched: SearchedPixels,
+    honest: Honest,
+    groups: Mapping[str, str],
+    folds: Mapping[str, int],
+    *,
+    track: Track = untracked,
+    **options: Any,
+) -> MemberWorth:
+    """What each of two or more members buys, and which could go; arguments as of ``worth``.
+
+    Weights of those that stay keep their proportions, as each fold's search found them.
+    """
+    score = subset_score(searched, honest, groups, folds)
+    buys = leave_one_out(searched.names, score, groups, track, **options)
+    return MemberWorth(buys, dispensable(searched.names, score, groups, track=track, **options))
+
+
+def subset_score(
+    searched: SearchedPixels, honest: Honest, groups: Mapping[str, str], folds: Mapping[str, int]
+) -> SubsetScore:
+    """Honest scores by image of some of the members, with the weights and thresholds of each fold's choice.
+
+    Members to which a fold gave no weight count equally there where nobody else is left.
+    """
+    held_out: dict[int, list[str]] = {fold: [] for fold in honest.choices}
+    for image_id in honest.by_image:
+        held_out[folds[groups[image_id]]].append(image_id)
+    known: dict[Members, Mapping[str, float]] = {}
+
+    def score(members: Members) -> Mapping[str, float]:
+        if members not in known:
+            found: dict[str, float] = {}
+            for fold, ids in held_out.items():
+                found |= searched.score(_of_some(honest.choices[fold], members), ids)
+            known[members] = found
+        return known[members]
+
+    return score
+
+
+def _of_some(choice: Choice, members: Members) -> Choice:
+    if any(choice.weights[member] for member in members):
+        return restricted(choice, members)
+    return Choice({member: int(member in members) for member in choice.weights}, choice.threshold)
