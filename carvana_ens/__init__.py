@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from carvana_ens.model import Recipe as Recipe
     from carvana_ens.model import Samples as Samples
     from carvana_ens.model import option as option
+    from carvana_ens.postprocess import BlendedImage as BlendedImage
+    from carvana_ens.postprocess import Step as Step
     from carvana_ens.project import Project as Project
     from carvana_ens.store.packing import pack_store as pack_store
     from carvana_ens.store.store import ProbabilityStore as ProbabilityStore
@@ -48,6 +50,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Batch": "model",
+    "BlendedImage": "postprocess",
     "CarvanaEnsError": "errors",
     "EncoderOptions": "learn.encoders",
     "FitResult": "model",
@@ -61,6 +64,7 @@ _HOMES = {
     "Recipe": "model",
     "Samples": "model",
     "Size": "types",
+    "Step": "postprocess",
     "StoreWriter": "store.writer",
     "TorchModel": "learn.torch_model",
     "TorchOptions": "learn.recipe",

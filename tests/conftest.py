@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 GROUP = "carvana_ens.models"
+GROUPS = (GROUP, "carvana_ens.postprocess")
 WORLD = "carvana_ens_tests_world"
 
 # The drawn photos, models without torch and slow twins of verbs/world.py serve several folders of tests.
@@ -65,7 +66,7 @@ def fake_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeS
     caches = {"XDG_CACHE_HOME": str(home), "HOME": str(home), "LOCALAPPDATA": str(home)}
     site = FakeSite(folder, {**os.environ, **caches, "PYTHONPATH": os.pathsep.join(filter(None, with_ours))})
     for distribution in importlib.metadata.distributions():
-        if any(point.group == GROUP for point in distribution.entry_points):
+        if any(point.group in GROUPS for point in distribution.entry_points):
             site.add(distribution.metadata["Name"], b"", version="0")
     monkeypatch.syspath_prepend(str(folder))
     for name in ("PYTHONPATH", *caches):

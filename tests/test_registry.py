@@ -11,9 +11,24 @@ from pathlib import Path
 
 import pytest
 
-from carvana_ens import Model
+from carvana_ens import Model, Step
 from carvana_ens.errors import PluginError
-from carvana_ens.registry import GROUP, KNOWN_PACKAGES, NAME, Entry, check_models, find_model, list_models, load_model
+from carvana_ens.registry import (
+    GROUP,
+    KNOWN_PACKAGES,
+    KNOWN_STEPS,
+    NAME,
+    STEPS,
+    Entry,
+    check_models,
+    check_steps,
+    find_model,
+    find_step,
+    list_models,
+    list_steps,
+    load_model,
+    load_step,
+)
 from carvana_ens.verbs.models import describe, models
 
 GOOD = "from carvana_ens import Model\nclass Good(Model):\n    '''A good model.'''\n"
@@ -149,9 +164,10 @@ def test_known_packages_are_the_plugins_of_this_repository() -> None:
     found = {}
     for file in (Path(__file__).parents[1] / "plugins").glob("*/pyproject.toml"):
         project = tomllib.loads(file.read_text(encoding="utf-8"))["project"]
-        found |= dict.fromkeys(project["entry-points"][GROUP], project["name"])
-    assert found == KNOWN_PACKAGES
-    assert all(NAME.fullmatch(name) for name in found)
+        for group, entries in project["entry-points"].items():
+            found.setdefault(group, {}).update(dict.fromkeys(entries, project["name"]))
+    assert found == {GROUP: KNOWN_PACKAGES, STEPS: KNOWN_STEPS}
+    assert all(NAME.fullmatch(name) for entries in found.values() for name in entries)
 
 
 BROKEN = {
@@ -304,7 +320,74 @@ def test_describing_a_model(fake_site) -> None:
 def test_the_check_answers_a_line_of_json(fake_site) -> None:
     """The protocol between the two processes, seen from outside."""
     fake_site.add("noisy", {"noisy": "noisy:Good"}, noisy=f"print('hello', end='')\n{GOOD}")
-    command = [sys.executable, "-m", "carvana_ens.registry", "noisy:noisy"]
+    command = [sys.executable, "-m", "carvana_ens.registry", GROUP, "noisy:noisy"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=fake_site.env)
     assert json.loads(done.stdout.splitlines()[-1]) == {"carvana_ens_check": {"noisy:noisy": None}}
     assert done.stderr == "hello"
+
+
+STEP = "from carvana_ens import Step\nclass Blur(Step):\n    name = 'blur'\n"
+
+
+def with_steps(fake_site, distribution, steps, models=(), **modules):
+    """A package of steps, and of models, given as lines of its entry points."""
+    lines = [f"[{STEPS}]", *steps, f"[{GROUP}]", *models]
+    return fake_site.add(distribution, "\n".join(lines).encode(), **modules)
+
+
+def test_steps_and_models_are_kept_apart(fake_site) -> None:
+    mark, source = fake_site.marking(STEP)
+    both = f"{GOOD}{STEP}"
+    with_steps(fake_site, "some-plugin", ["blur = some_steps:Blur"], ["good = both:Good"], some_steps=source, both=both)
+    assert names() == ["good"]
+    assert list_steps().entries == (Entry("blur", "some-plugin", "1.0", "some_steps:Blur"),)
+    assert not mark.exists()
+    step, entry = load_step("some-plugin:blur")
+    assert issubclass(step, Step)
+    assert (entry.distribution, step().name, mark.read_text()) == ("some-plugin", "blur", "x")
+    with pytest.raises(PluginError, match=r"^model 'blur' is unknown: carvana-ens models lists what is installed$"):
+        load_model("blur")
+    with pytest.raises(PluginError, match=r"^step 'good' is unknown: carvana-ens models --steps lists"):
+        load_step("good")
+
+
+def test_steps_that_are_not_there(fake_site) -> None:
+    with_steps(fake_site, "some-plugin", ["blur = some_steps:Blur"])
+    with pytest.raises(PluginError, match=r"^step 'blurr' is unknown: did you mean 'blur'\?$"):
+        find_step("blurr")
+    with pytest.raises(PluginError, match=r"^step 'fill-holes' is not installed: pip install carvana-ens-postprocess$"):
+        find_step("fill-holes")
+    with pytest.raises(PluginError, match=r"^step 'fillholes' is unknown: did you mean 'fill-holes'\?$"):
+        find_step("fillholes")
+
+
+def test_broken_steps(fake_site) -> None:
+    steps = {
+        "raises": ("import nothing_like_it", "ModuleNotFoundError: No module named 'nothing_like_it'"),
+        "foreign": (f"{GOOD}Blur = Good", "foreign:Blur is type, not a class derived from carvana_ens.Step"),
+        "other": (STEP, "other:Blur has the name 'blur', not that of its entry point"),
+        "nameless": (
+            "from carvana_ens import Step\nclass Blur(Step): pass",
+            "nameless:Blur has the name None, not that of its entry point",
+        ),
+    }
+    for name, (source, _) in steps.items():
+        with_steps(fake_site, f"bad-{name}", [f"{name} = {name}:Blur"], **{name: source})
+    with_steps(fake_site, "some-plugin", ["blur = some_steps:Blur"], some_steps=STEP)
+    for name, (_, reason) in steps.items():
+        with pytest.raises(PluginError) as caught:
+            load_step(name)
+        assert str(caught.value) == f"step {name!r} of bad-{name} 1.0 cannot be loaded: {reason}"
+    entries = list_steps().entries
+    found = dict(zip([entry.name for entry in entries], check_steps(entries), strict=True))
+    assert found == {**{name: reason for name, (_, reason) in steps.items()}, "blur": None}
+
+
+def test_a_malformed_file_stops_no_step(fake_site) -> None:
+    bad = fake_site.add("foreign", f"[{STEPS}]\nblur\n".encode())
+    with_steps(fake_site, "some-plugin", ["blur = some_steps:Blur", "bad = no target!"], some_steps=STEP)
+    listing = list_steps()
+    assert [entry.name for entry in listing.entries] == ["blur"]
+    assert len(listing.problems) == 2
+    assert str(bad) in listing.problems[0]
+    assert "step 'bad' is left out" in listing.problems[1]

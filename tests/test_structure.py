@@ -19,7 +19,7 @@ PACKAGE = HERE / "carvana_ens"
 PLUGINS = HERE / "plugins"
 STEPS = (
     {"errors", "types", "files"},
-    {"core", "model", "engine"},
+    {"core", "model", "postprocess", "engine"},
     {"store", "data", "registry"},
     {"report", "output", "ensemble", "learn", "project"},
     {"verbs"},
@@ -178,8 +178,8 @@ def test_each_heavy_library_has_one_room() -> None:
 def plugin_modules() -> set[str]:
     modules = {path.stem for path in PLUGINS.glob("*/*.py")}
     for file in PLUGINS.glob("*/pyproject.toml"):
-        entries = tomllib.loads(file.read_text(encoding="utf-8"))["project"]["entry-points"]["carvana_ens.models"]
-        modules |= {target.partition(":")[0].partition(".")[0] for target in entries.values()}
+        for entries in tomllib.loads(file.read_text(encoding="utf-8"))["project"]["entry-points"].values():
+            modules |= {target.partition(":")[0].partition(".")[0] for target in entries.values()}
     return modules
 
 
