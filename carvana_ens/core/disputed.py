@@ -91,7 +91,8 @@ class DisputedPixels:
 
     codes: flat, image after image, each (M, n) as in ``DisputedImage``. truth: their words. starts: (N + 1,) int64
     first block of 64 pixels of each image. constants: (N, 3) int64. members: M. low, high: the levels ceil(t S) that
-    the counts hold for. All arrays are C-contiguous and writable (a memory-mapped file as a plain array will do).
+    the counts hold for. step: between the levels of ``level_counts``; low and high are multiples of it. All arrays are
+    C-contiguous and writable (a memory-mapped file as a plain array will do).
     """
 
     codes: NDArray[np.uint8] | NDArray[np.uint16]
@@ -101,6 +102,7 @@ class DisputedPixels:
     members: int
     low: int
     high: int
+    step: int = 1
 
     @property
     def images(self) -> int:
@@ -144,16 +146,17 @@ class DisputedPixels:
         return found + self.constants[chosen, :2]
 
     def level_counts(self, weights: NDArray[np.uint32], images: Images | None = None) -> Counts:
-        """(n, high - low + 1, 2): entry k is ``counts`` at threshold (low + k) / S.
+        """(n, (high - low) / step + 1, 2): entry k is ``counts`` at threshold (low + k step) / S.
 
         Raises:
             UsageError: weights that are not as in ``counts``.
         """
         chosen = self._chosen(images)
         total = self._check(weights)
-        inverse = (1 + 2.0**-48) / total  # just above 1 / W: see kernels.histogram
-        places = np.zeros((chosen.size, 2, self.high - self.low + 2), np.int64)
-        run(kernels.count_levels, self.codes, self.truth, self.starts, chosen, weights, self.low, inverse, places)
+        low, high = self.low // self.step, self.high // self.step
+        inverse = (1 + 2.0**-48) / (total * self.step)  # just above 1 / (W step): see kernels.count_levels
+        places = np.zeros((chosen.size, 2, high - low + 2), np.int64)
+        run(kernels.count_levels, self.codes, self.truth, self.starts, chosen, weights, low, inverse, places)
         reached = places[:, :, :0:-1].cumsum(2)[:, :, ::-1]
         both = reached[:, 1] + self.constants[chosen, :1]
         found = reached.sum(1) + self.constants[chosen, 1:2]

@@ -137,7 +137,8 @@ def count_levels(
 ) -> None:
     """Counts at [k, truth, place] with place = level - low + 1, cut off at both ends of that axis.
 
-    level = floor(sum / W) from ``inverse`` as ``kernels.histogram`` describes.
+    level = floor(sum / (W step)) from ``inverse``, just above 1 / (W step), as ``kernels.histogram`` describes: all
+    that is said there holds when everything is divided by a step.
     """
     top = counts.shape[2] - 1
     level = np.empty(64, np.uint32)

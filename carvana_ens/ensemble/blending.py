@@ -10,8 +10,10 @@ from typing import TypeVar
 import numpy as np
 
 from carvana_ens.core.blend import blend_bits
+from carvana_ens.core.expected_dice import expected_dice_bits
 from carvana_ens.core.packed import can_blend
 from carvana_ens.core.rle import bits_mask, rle_encode_bits_bytes
+from carvana_ens.core.spaces import PROBABILISTIC, Space
 from carvana_ens.core.weights import MAX_WEIGHT_SUM, cut_sum, integer_weights, parse_threshold, parse_weights
 from carvana_ens.engine import default_threads, ordered_map
 from carvana_ens.ensemble.packed_stack import PackedStack
@@ -21,6 +23,9 @@ from carvana_ens.store.store import ProbabilityStore
 from carvana_ens.types import Bits, Mask, Say, Size, unsaid
 
 Result = TypeVar("Result")
+
+CUTS = ("threshold", "expected-dice")
+"""How a blend is cut: all images at one threshold, or each where its own expected Dice is greatest."""
 
 _BATCH = 8
 """Images a task: handing one over costs little beside four images, and what is under way stays small."""
@@ -79,6 +84,21 @@ def exact_weights(
     return {name: weight for name, weight in exact.items() if weight > 0}
 
 
+def check_cut(cut: str, space: Space) -> None:
+    """Refuses a cut that is unknown, or not for a space.
+
+    Raises:
+        UsageError: it is.
+    """
+    if cut not in CUTS:
+        raise UsageError(f"cut {cut!r} is unknown: there are {', '.join(CUTS)}")
+    if cut == "expected-dice" and space.kind not in PROBABILISTIC:
+        raise UsageError(
+            f"values of the space {space.kind} are no probabilities, so no Dice can be expected of them: cut it at a "
+            f"threshold, or blend in {' or '.join(PROBABILISTIC)}"
+        )
+
+
 class Blend:
     """An exact weighted blend of stores, cut at a threshold; iterating gives (image id, mask) in the stores' order.
 
@@ -87,6 +107,11 @@ class Blend:
     A pixel is on when sum(w_i * code_i) >= ceil(t * S * sum(w_i)), in integers: no order of members, threads or
     floats can change it. One object may be used from several threads, and works on several itself: ``for image_id,
     mask in blend`` on as many as there are processors, ``masks``, ``rles`` and ``each`` on as many as they are told.
+
+    space: what codes count as (see ``core/spaces.py``); the threshold is then one of that space, and the stores must be
+    of the dtypes that it was fitted on. None: probabilities, the only space in which packed stores are faster than
+    plain ones. cut: "threshold", or "expected-dice" (see ``core/expected_dice.py``), which leaves ``threshold`` unused
+    and asks for a space of probabilities.
     """
 
     def __init__(
@@ -94,13 +119,18 @@ class Blend:
         stores: Mapping[str, ProbabilityStore],
         weights: str | Mapping[str, Fraction | int | str] = "equal",
         threshold: str | float | Fraction = "0.5",
+        *,
+        space: Space | None = None,
+        cut: str = "threshold",
     ) -> None:
         """Checks everything that can be checked before the first map is read.
 
         Raises:
-            UsageError: a weight or threshold that cannot be meant.
-            StoreError: a store is incomplete, or the stores have other images.
+            UsageError: a weight, threshold or cut that cannot be meant, or a member that the space does not have.
+            StoreError: a store is incomplete or not of the space's dtype, or the stores have other images.
         """
+        self.space, self.cut = space or Space(), cut
+        check_cut(cut, self.space)
         if not stores:
             raise UsageError("a blend needs at least one member")
         self.weights = exact_weights(list(stores), weights)
@@ -111,13 +141,16 @@ class Blend:
         check_alike(chosen)
         for store in chosen:
             store.require_complete()
+        self.stores = dict(zip(sorted(self.weights), chosen, strict=True))
         self.ids = chosen[0].ids
         self._sizes = dict(zip(self.ids, chosen[0].sizes, strict=True))
-        self._stack = MapStack(chosen)
+        tables = self.space.tables(sorted(self.weights))
+        self._stack = MapStack(chosen, tables)
         total = int(self._factors.sum())
         self._cut = cut_sum(self.threshold, self._stack.full_scale, total)
         self._packed: PackedStack | None = None
-        if all(store.packed is not None for store in chosen) and can_blend(self._cut, total, self._stack.full_scale):
+        packed = cut == "threshold" and not tables and all(store.packed is not None for store in chosen)
+        if packed and can_blend(self._cut, total, self._stack.full_scale):
             self._packed = PackedStack(chosen, self._factors, self._cut, self._stack.full_scale)
 
     def __len__(self) -> int:
@@ -157,6 +190,8 @@ class Blend:
         """The mask of one image as bit words; valid until this thread asks a blend for another."""
         if self._packed is not None:
             return self._packed.bits(image_id)
+        if self.cut == "expected-dice":
+            return expected_dice_bits(self._stack.read(image_id), self._factors)
         return blend_bits(self._stack.read(image_id), self._factors, self._cut)
 
     def mask(self, image_id: str) -> Mask:
@@ -175,9 +210,12 @@ def blend(
     stores: Mapping[str, ProbabilityStore],
     weights: str | Mapping[str, Fraction | int | str] = "equal",
     threshold: str | float | Fraction = "0.5",
+    *,
+    space: Space | None = None,
+    cut: str = "threshold",
 ) -> Blend:
     """Combines stores lazily, image by image; see Blend.
 
     ``for image_id, mask in blend({"a": open_store(...), "b": open_store(...)}, "a=2,b=1", "0.5"): ...``
     """
-    return Blend(stores, weights, threshold)
+    return Blend(stores, weights, threshold, space=space, cut=cut)

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carvana_ens.core.disputed import Counts, DisputedImage, DisputedPixels, disputed_pixels
+from carvana_ens.core.spaces import Table
 from carvana_ens.core.weights import cut_sum
 from carvana_ens.engine import default_threads, ordered_map
 from carvana_ens.ensemble.objectives import Objective, Scores
@@ -32,6 +33,9 @@ Truth = Callable[[str, Size], Bits]
 
 MEMORY = 2 * 2**30
 """Bytes of disputed pixels that are held before they are spilled to a file."""
+
+LEVELS = 256
+"""Thresholds of a range in a blending space, at most: values have 65,536 levels, and each costs a search its time."""
 
 _PART = 2**24
 """Codes that one task of a thread handles at least, about a millisecond: handing one over costs little beside it."""
@@ -59,8 +63,9 @@ def common_ids(stores: Sequence[ProbabilityStore]) -> list[str]:
 class Disputed:
     """The disputed pixels of images, and what blends of them score.
 
-    ids: the images that count. thresholds: those that can be scored, rising: all k / S of a range, or the one that it
-    consists of. Members come in the order of the stores; weights are whole numbers from 0, of sum 1 to 2**16.
+    ids: the images that count. thresholds: those that can be scored, rising: all k / S of a range (in a blending space
+    LEVELS of them at most, evenly spaced), or the one that it consists of. Members come in the order of the stores;
+    weights are whole numbers from 0, of sum 1 to 2**16.
     """
 
     ids: tuple[str, ...]
@@ -149,6 +154,7 @@ def keep_disputed(
     low: Fraction,
     high: Fraction,
     *,
+    tables: Sequence[Table] = (),
     threads: int | None = None,
     memory: int = MEMORY,
     folder: Path | None = None,
@@ -157,21 +163,23 @@ def keep_disputed(
     """Reads the maps of these images once and keeps what thresholds in low..high and any weights can still change.
 
     stores: out-of-fold maps by member. ids: in every store, at one size (see ``common_ids``). low, high: thresholds in
-    (0, 1]; where both are one, it is scored exactly as it is, else all k / S between them. memory: bytes of pixels
-    beyond which they go to a temporary file in ``folder`` (None: the system's folder), which is mapped.
+    (0, 1]; where both are one, it is scored exactly as it is, else all k / S between them. tables: of a blending space,
+    by store (``Space.tables``; its ``thresholds`` gives low and high): then the pixels and all scores are those of the
+    values, S is 65535, and every k / S is scored for the least step of k that gives LEVELS at most. memory: bytes of
+    pixels beyond which they go to a temporary file in ``folder`` (None: the system's folder), which is mapped.
 
     Raises:
         DataError: no images.
-        UsageError: a range that has no threshold.
-        StoreError: a map is missing or damaged.
+        UsageError: a range that has no threshold, or tables for another number of stores.
+        StoreError: a map is missing or damaged, or a table is not for its store's codes.
         CarvanaEnsError: the temporary file cannot be written.
     """
     if not ids:
         raise DataError(
             "no image is out-of-fold for every member: nothing can be tuned; give the members one fold table"
         )
-    stack = MapStack(stores)
-    levels = _levels(low, high, stack.full_scale)
+    stack = MapStack(stores, tables)
+    levels = _levels(low, high, stack.full_scale, LEVELS if tables else stack.full_scale)
     first = stores[0]
 
     def one(image_id: str) -> DisputedImage:
@@ -185,13 +193,14 @@ def keep_disputed(
         return Disputed(
             ids=tuple(ids),
             thresholds=(low,) if low == high else tuple(Fraction(level, stack.full_scale) for level in levels),
-            pixels=collected.pixels(len(stores), levels[0], levels[-1]),
+            pixels=collected.pixels(len(stores), levels),
             numbers=np.arange(len(ids)),
             threads=threads,
         )
 
 
-def _levels(low: Fraction, high: Fraction, full_scale: int) -> range:
+def _levels(low: Fraction, high: Fraction, full_scale: int, limit: int) -> range:
+    """The k of thresholds k / S, in steps that leave ``limit`` of them at most."""
     if not 0 < low <= high <= 1:
         raise UsageError(f"thresholds from {low} to {high} are no range within (0, 1]: write for example 0.25 and 0.75")
     least, most = math.ceil(low * full_scale), math.floor(high * full_scale)
@@ -199,7 +208,8 @@ def _levels(low: Fraction, high: Fraction, full_scale: int) -> range:
         return range(least, least + 1)
     if least > most:
         raise UsageError(f"no threshold k/{full_scale} lies in {low}..{high}: take a wider range, or one threshold")
-    return range(least, most + 1)
+    step = -(-(most - least + 1) // limit)
+    return range(-(-least // step) * step, most + 1, step)
 
 
 def _whole(weights: Sequence[int]) -> NDArray[np.uint32]:
@@ -251,8 +261,8 @@ class _Collected:
             ) from error
         self._codes.clear()
 
-    def pixels(self, members: int, low: int, high: int) -> DisputedPixels:
-        """All of them."""
+    def pixels(self, members: int, levels: range) -> DisputedPixels:
+        """All of them; levels: those that were asked for."""
         starts = np.zeros(len(self._truth) + 1, np.int64)
         np.cumsum([truth.size for truth in self._truth], out=starts[1:])
         return DisputedPixels(
@@ -261,8 +271,9 @@ class _Collected:
             starts=starts,
             constants=np.array(self._constants, np.int64),
             members=members,
-            low=low,
-            high=high,
+            low=levels[0],
+            high=levels[-1],
+            step=levels.step,
         )
 
     def _flat(self) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
 import numpy as np
 
@@ -234,6 +235,20 @@ def settle(codes, weights, cut_sum, chosen):
 def whole_halves(flat):
     """Codes of a picture with the last one repeated to an even number of halves."""
     return np.concatenate([flat, np.full(-len(flat) % 64, flat[-1], flat.dtype)])
+
+
+def look_up(table, codes):
+    return [int(table[code]) for code in codes]
+
+
+def expected_dice(hist, level):
+    """2 sum(p over the mask) / (mask + sum(p)) of the pixels at a level or above, p = l / S; nothing at all: 1."""
+    full_scale = len(hist) - 1
+    p = [Fraction(k, full_scale) for k in range(full_scale + 1)]
+    on = sum(int(count) for count in hist[level:])
+    mass = sum(p[k] * int(hist[k]) for k in range(full_scale + 1))
+    mass_on = sum(p[k] * int(hist[k]) for k in range(level, full_scale + 1))
+    return 2 * mass_on / (on + mass) if on + mass else Fraction(1)
 
 
 SIZES = [(1, 1), (1, 2), (1, 63), (64, 1), (1, 65), (7, 9), (8, 8), (5, 13), (127, 1), (3, 43), (16, 40), (1, 4097)]
