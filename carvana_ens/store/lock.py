@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from carvana_ens.errors import StoreError
 from carvana_ens.files import write_json
+from carvana_ens.types import Json
 
 
 class WriterLock:
@@ -22,9 +23,11 @@ class WriterLock:
     be left behind and means nothing without the lock.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, token: str = "") -> None:
+        """token: names this writer to processes that write for it."""
         self._folder = folder
-        self._note = folder.with_name(f"{folder.name}.writer.json")
+        self._token = token
+        self._note = note_beside(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(folder.with_name(f"{folder.name}.lock"), timeout=0)
 
@@ -32,11 +35,9 @@ class WriterLock:
         try:
             self._lock.acquire()
         except Timeout:
-            raise StoreError(f"{self._folder} is being written by {self._holder()}: wait for it or stop it") from None
-        write_json(
-            self._note,
-            {"host": socket.gethostname(), "pid": os.getpid(), "time": datetime.now(UTC).isoformat(timespec="seconds")},
-        )
+            holder = holder_named(self._note.read_bytes() if self._note.is_file() else None)
+            raise StoreError(f"{self._folder} is being written by {holder}: wait for it or stop it") from None
+        write_json(self._note, holder_note(self._token))
         return self
 
     def __exit__(
@@ -45,9 +46,30 @@ class WriterLock:
         self._note.unlink(missing_ok=True)
         self._lock.release()
 
-    def _holder(self) -> str:
-        try:
-            note = json.loads(self._note.read_text())
-            return f"process {note['pid']} on {note['host']} since {note['time']}"
-        except (OSError, ValueError, KeyError, TypeError):
-            return "another process"
+
+def note_beside(folder: Path) -> Path:
+    """Where the writer of a folder says who it is."""
+    return folder.with_name(f"{folder.name}.writer.json")
+
+
+def holder_note(token: str) -> dict[str, Json]:
+    """Who holds a lock: host, process and time; token: the name that it gave itself for this one time."""
+    time = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"host": socket.gethostname(), "pid": os.getpid(), "time": time, "token": token}
+
+
+def holder_named(note: bytes | None) -> str:
+    """Who wrote a note, in words."""
+    try:
+        found = json.loads(note or b"")
+        return f"process {found['pid']} on {found['host']} since {found['time']}"
+    except (ValueError, KeyError, TypeError):
+        return "another process"
+
+
+def token_in(note: bytes | None) -> str | None:
+    """The token of who wrote a note; None where there is no note, or one without."""
+    try:
+        return str(json.loads(note or b"")["token"])
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -9,16 +9,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 from carvana_ens.errors import StoreError, UsageError, first_line
-from carvana_ens.store.lock import WriterLock
+from carvana_ens.store.lock import WriterLock, holder_named, holder_note, note_beside, token_in
 
 ReadAt = Callable[[int, int], bytes]
 """(offset, size) -> that many bytes from there, fewer where it ends; OSError or StoreError when it cannot be read."""
@@ -39,8 +37,11 @@ class Place(Protocol):
     def create(self, fill: Callable[[Any], None]) -> None:
         """Makes the store by ``fill``, so that a stop leaves a whole one or none that can be opened."""
 
-    def lock(self) -> Any:
-        """A context manager that keeps other writers out."""
+    def lock(self, token: str = "") -> Any:
+        """A context manager that keeps other writers out; while it is held, ``writer`` gives its token."""
+
+    def writer(self) -> str | None:
+        """The token of whoever holds the lock, or was killed while it did; None where nobody is known."""
 
 
 def place_of(where: str | Path) -> Place:
@@ -102,8 +103,14 @@ class Folder:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
-    def lock(self) -> Any:
-        return WriterLock(self._path)
+    def lock(self, token: str = "") -> Any:
+        return WriterLock(self._path, token)
+
+    def writer(self) -> str | None:
+        try:
+            return token_in(note_beside(self._path).read_bytes())
+        except FileNotFoundError:
+            return None
 
 
 class Bucket:
@@ -172,17 +179,19 @@ class Bucket:
             raise StoreError(f"{self} cannot be made: {first_line(error)}") from error
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, token: str = "") -> Iterator[None]:
         """An object beside the store, made only where there is none; a killed writer leaves it behind."""
         import obstore
         import obstore.exceptions
 
         name = f"{self._name}.lock"
-        holder = {"host": socket.gethostname(), "pid": os.getpid(), "time": datetime.now(UTC).isoformat("T", "seconds")}
         try:
-            obstore.put(self._parent, name, json.dumps(holder).encode(), mode="create")
+            obstore.put(self._parent, name, json.dumps(holder_note(token)).encode(), mode="create")
         except (FileExistsError, obstore.exceptions.AlreadyExistsError):
-            raise StoreError(f"{self} is being written by {self._holder(name)}") from None
+            raise StoreError(
+                f"{self} is being written by {holder_named(self._note())}: wait for it, or if it was killed delete the "
+                f"object {self._url}.lock"
+            ) from None
         except Exception as error:
             raise StoreError(f"{self} cannot be written: {first_line(error)}") from error
         try:
@@ -190,13 +199,16 @@ class Bucket:
         finally:
             obstore.delete(self._parent, name)
 
-    def _holder(self, name: str) -> str:
+    def writer(self) -> str | None:
+        return token_in(self._note())
+
+    def _note(self) -> bytes | None:
         import obstore
         import obstore.exceptions
 
         try:
-            note = json.loads(bytes(obstore.get(self._parent, name).bytes()))
-            who = f"process {note['pid']} on {note['host']} since {note['time']}"
-        except (OSError, ValueError, KeyError, TypeError):
-            who = "another process"
-        return f"{who}: wait for it, or if it was killed delete the object {self._url}.lock"
+            return bytes(obstore.get(self._parent, f"{self._name}.lock").bytes())
+        except (FileNotFoundError, obstore.exceptions.NotFoundError):
+            return None
+        except Exception as error:
+            raise StoreError(f"{self} cannot be read: {first_line(error)}") from error

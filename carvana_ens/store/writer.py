@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Sequence
+import uuid
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -15,9 +16,10 @@ import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 
 from carvana_ens.errors import StoreError
+from carvana_ens.store.hand import StoreHand, array_of
 from carvana_ens.store.place import Place, place_of
-from carvana_ens.store.schema import DONE, DONE_CHUNK, FULL_SCALE, DType, Provenance, attributes
-from carvana_ens.store.store import ProbabilityStore, checksum
+from carvana_ens.store.schema import DONE, DONE_CHUNK, DType, Provenance, attributes
+from carvana_ens.store.store import ProbabilityStore
 from carvana_ens.types import Codes, ProbabilityMap, Size
 
 UNFINISHED = "carvana_ens_unfinished"
@@ -26,28 +28,14 @@ HANDS = 2
 """Threads that a writer compresses and writes with."""
 
 
-def quantise(values: ProbabilityMap, dtype: DType) -> Codes:
-    """Codes of a map: rint(S p) in float32, half to even; S = 255 (uint8) or 65535 (uint16).
-
-    values: (h, w) float32 in [0, 1].
-
-    Raises:
-        StoreError: a value is outside [0, 1] or not a number.
-    """
-    if values.ndim != 2 or values.dtype != np.float32:
-        raise StoreError(f"a probability map must be float32 (H, W), got {values.dtype} {values.shape}")
-    low, high = values.min(initial=0), values.max(initial=0)
-    if not (low >= 0 and high <= 1):
-        raise StoreError(f"a probability map must lie in [0, 1], got values from {low} to {high}")
-    codes: Codes = np.rint(values * np.float32(FULL_SCALE[dtype])).astype(dtype)
-    return codes
-
-
 class StoreWriter:
     """Opens the store at ``path`` for writing, or makes it; a context manager that holds the store's lock.
 
     path: a folder, or an address (``s3://bucket/name.zarr``, with the extra ``[s3]``). An existing store is continued:
     its ids, sizes, dtype and provenance must be the same. One writer object may be used from several threads.
+
+    token: names this writer to processes that write chunks for it (``StoreHand``); what they have written counts once
+    its checksums are handed to ``record``.
     """
 
     def __init__(
@@ -61,7 +49,8 @@ class StoreWriter:
         self.path = path
         self._place = place_of(path)
         self._ids, self._sizes, self._provenance, self._dtype = tuple(ids), tuple(sizes), provenance, dtype
-        self._lock = self._place.lock()
+        self.token = uuid.uuid4().hex
+        self._lock = self._place.lock(self.token)
         self._writing = threading.Lock()
         self._hands = ThreadPoolExecutor(HANDS, "store-writer")
 
@@ -100,12 +89,10 @@ class StoreWriter:
         group = zarr.open_group(self._place.zarr(read_only=False), mode="r+", zarr_format=3)
         if changed:
             group.attrs.update(attributes(self._ids, self._dtype, self._provenance))
-        self._packed = store.packed is not None
-        self._prob: Any = _array(group, "prob")
-        self._done: Any = _array(group, "done")
+        self._hand = StoreHand(store)
+        self._done: Any = array_of(group, "done")
         self._records = store.records.copy()
         self._index = store.index
-        self._shape = store.shape
 
     def missing(self) -> list[str]:
         """Ids that have no map yet, in order."""
@@ -117,11 +104,7 @@ class StoreWriter:
         Raises:
             StoreError: the map does not fit the image, or has values outside [0, 1].
         """
-        try:
-            codes = quantise(values, self._dtype)
-        except StoreError as error:
-            raise StoreError(f"{self.path}, image {image_id}: {error}") from error
-        self.write_codes(image_id, codes)
+        self.write_codes(image_id, self._hand.codes(image_id, values))
 
     def write_codes(self, image_id: str, codes: Codes) -> None:
         """Writes one map given as codes, (h, w) of the store's dtype.
@@ -129,31 +112,25 @@ class StoreWriter:
         Raises:
             StoreError: unknown id, a map of another size or dtype, or the store is packed.
         """
-        if self._packed:
-            raise StoreError(
-                f"{self.path} is packed, and packed stores are not written: carvana-ens export makes a plain one of it"
-            )
-        number = self._index.get(image_id)
-        if number is None:
-            raise StoreError(f"{self.path} has no image {image_id!r}")
-        size = self._sizes[number]
-        if codes.shape != size or codes.dtype != np.dtype(self._dtype):
-            got = f"{codes.dtype} {Size(*codes.shape)}" if codes.ndim == 2 else f"{codes.dtype} {codes.shape}"
-            raise StoreError(f"{self.path}: the map of {image_id} is {got}, expected {self._dtype} {size}")
-        padded = codes
-        if size != self._shape[1:]:
-            padded = np.zeros(self._shape[1:], dtype=codes.dtype)
-            padded[: size.height, : size.width] = codes
+        self._hand.check(image_id, codes)
         # In a thread of its own, so that Ctrl-C reaches the caller between two images and never tears one in half.
-        self._hands.submit(self._put, number, padded, codes).result()
+        self._hands.submit(self._put, image_id, codes).result()
 
-    def _put(self, number: int, padded: Codes, codes: Codes) -> None:
-        self._prob[number] = padded
+    def record(self, checksums: Iterable[tuple[str, int]]) -> None:
+        """Records maps as done whose chunks were written for this writer: (id, checksum) as ``StoreHand`` gave it."""
+        self._hands.submit(self._record, list(checksums)).result()
+
+    def _put(self, image_id: str, codes: Codes) -> None:
+        self._record([(image_id, self._hand.put(image_id, codes))])
+
+    def _record(self, checksums: Sequence[tuple[str, int]]) -> None:
+        numbers = {self._index[image_id]: checksum for image_id, checksum in checksums}
         with self._writing:
-            self._records[number] = DONE | np.uint64(checksum(codes))
-            first = number // DONE_CHUNK * DONE_CHUNK
-            last = min(first + DONE_CHUNK, len(self._ids))
-            self._done[first:last] = self._records[first:last]
+            for number, checksum in numbers.items():
+                self._records[number] = DONE | np.uint64(checksum)
+            for first in sorted({number // DONE_CHUNK * DONE_CHUNK for number in numbers}):
+                last = min(first + DONE_CHUNK, len(self._ids))
+                self._done[first:last] = self._records[first:last]
 
 
 def _is_made(place: Place) -> bool:
@@ -167,12 +144,6 @@ def _is_made(place: Place) -> bool:
 
 def _anew(path: str | Path) -> str:
     return f"remove {path} or use --fresh to make it anew"
-
-
-def _array(group: zarr.Group, name: str) -> Any:
-    array: Any = group[name]
-    # an all-zero map must leave a chunk behind, or it could not be told from a lost one; not stored with the array
-    return array.with_config({"write_empty_chunks": True})
 
 
 def _create(place: Place, ids: Sequence[str], sizes: Sequence[Size], provenance: Provenance, dtype: DType) -> None:

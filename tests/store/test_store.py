@@ -12,9 +12,10 @@ import pytest
 import zarr
 
 from carvana_ens.errors import StoreError
+from carvana_ens.store.hand import quantise
 from carvana_ens.store.schema import Provenance
 from carvana_ens.store.store import open_store
-from carvana_ens.store.writer import StoreWriter, quantise
+from carvana_ens.store.writer import StoreWriter
 from carvana_ens.types import Size
 
 IDS = ("a_01", "a_02", "b_01", "007")
