@@ -1,7 +1,7 @@
 """Post-processing steps: ``largest``, ``fill-holes``, ``remove-islands``, ``closing`` and ``roof-repair``.
 
-All lengths and areas are in pixels of the image at full size. What lies outside the image is neither object nor
-background: no step treats its border as an edge of the object. OpenCV does the work (Apache-2.0).
+All lengths and areas are in pixels of the image at full size. What lies outside the image is background. OpenCV does
+the work (Apache-2.0).
 """
 
 from __future__ import annotations
@@ -96,8 +96,12 @@ class Closing(Step):
         """(H, W) the closed mask, of which the mask is a part."""
         y, x = np.ogrid[-self.radius : self.radius + 1, -self.radius : self.radius + 1]
         disc = (x * x + y * y <= self.radius**2).astype(np.uint8)
-        # beyond its border OpenCV takes what changes nothing: off while it dilates, on while it erodes
-        return cv2.morphologyEx(mask.view(np.uint8), cv2.MORPH_CLOSE, disc).view(np.bool_)
+        # with room around it, because beyond the border OpenCV takes whatever changes least
+        wide = np.pad(mask.view(np.uint8), self.radius)
+        closed: Any = cv2.morphologyEx(wide, cv2.MORPH_CLOSE, disc)[
+            self.radius : -self.radius, self.radius : -self.radius
+        ]
+        return np.ascontiguousarray(closed).view(np.bool_)
 
 
 class Box(NamedTuple):

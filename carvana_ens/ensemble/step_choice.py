@@ -1,0 +1,197 @@
+"""Which post-processing steps help: tried on out-of-fold blends one after the other, and kept if they harm no group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from carvana_ens.core.dice import counts, dice_from_counts
+from carvana_ens.core.rle import mask_bits
+from carvana_ens.data.ids import listed
+from carvana_ens.engine import default_threads, ordered_map
+from carvana_ens.ensemble.blending import Blend
+from carvana_ens.ensemble.bootstrap import Interval, gain
+from carvana_ens.ensemble.steps import PostProcessed, apply_step, steps_text
+from carvana_ens.errors import DataError, UsageError
+from carvana_ens.postprocess import Step
+from carvana_ens.store.store import ProbabilityStore
+from carvana_ens.types import Bits, Size, Track, untracked
+
+HARM = 1e-3
+"""By how much a group's mean Dice may fall: of a car with 16 photos, 0.016 in one of them."""
+
+Truth = Callable[[str, Size], Bits]
+"""The true mask of an image of a size, as bit words; such as a TruthCache."""
+
+
+@dataclass(frozen=True)
+class TriedStep:
+    """A setting of a step, tried on top of the steps kept until then.
+
+    gain: of mean Dice over images, with its interval by group. fall: the most by which a group's mean fell, below what
+    it was before the step or in the plain blend, whichever is more; negative where all rose. group: that group.
+    refused: why it was not kept; None if it was.
+    """
+
+    step: Step
+    gain: Interval
+    fall: float
+    group: str
+    refused: str | None
+
+
+@dataclass(frozen=True)
+class ChosenSteps:
+    """steps: those kept, in order. plain, by_image: Dice of each image without them and with them. tried: in order."""
+
+    steps: tuple[Step, ...]
+    plain: Mapping[str, float]
+    by_image: Mapping[str, float]
+    tried: tuple[TriedStep, ...]
+
+
+def choose_steps(
+    blend: Blend,
+    steps: Sequence[Step],
+    truth: Truth,
+    groups: Mapping[str, str],
+    *,
+    ids: Sequence[str] | None = None,
+    others: Mapping[str, ProbabilityStore] | None = None,
+    margin: float = 0.0,
+    harm: float = HARM,
+    level: float = 0.95,
+    seed: int = 0,
+    threads: int | None = None,
+    track: Track = untracked,
+) -> ChosenSteps:
+    """Tries steps in their order, each with all of its candidates, on top of those kept so far.
+
+    The candidate of the highest mean Dice by image is kept if it gains more than the margin and no group falls by more
+    than ``harm``; of equal ones the first. What is gained so is gained on the very images that it was chosen on.
+
+    Args:
+        blend: of out-of-fold maps.
+        steps: in the order in which they are to run.
+        truth: see ``Truth``; called from several threads.
+        groups: the group of each image.
+        ids: the images to choose on; None for all of the blend.
+        others: stores by member for steps that read members without a weight.
+        margin: in units of Dice, from 0.
+        harm: in units of Dice, from 0; by how much the mean of a group may fall below what it was before the step,
+            and below that of the plain blend.
+        level: of the intervals, see ``bootstrap.gain``.
+        seed: likewise.
+        threads: None for as many as there are processors.
+        track: shows progress; one pass over the images for the plain blend and each step.
+
+    Raises:
+        UsageError: a margin or harm below 0, or a step that reads a member that is not there.
+        DataError: no images, or one without a group.
+        StoreError, PluginError: a damaged map, or a step that fails.
+    """
+    if not (margin >= 0 and harm >= 0):
+        raise UsageError(f"margin {margin} and harm {harm} are differences of Dice: give numbers from 0")
+    ids = blend.ids if ids is None else tuple(ids)
+    PostProcessed(blend, steps, others)  # whatever is wrong with a later step is refused before the first is tried
+    scores = _Scores(blend, truth, others, ids, groups, threads, track)
+    plain = now = scores.of((), [None])[0]
+    kept: tuple[Step, ...] = ()
+    tried: list[TriedStep] = []
+    for step in steps:
+        candidates = step.candidates()
+        found = scores.of(kept, candidates)
+        floor = np.maximum(scores.by_group(plain), scores.by_group(now))
+        judged = []
+        for candidate, dice in zip(candidates, found, strict=True):
+            fall = floor - scores.by_group(dice)
+            worst = int(fall.argmax())
+            interval = gain(scores.named(dice), scores.named(now), groups, level=level, seed=seed)
+            judged.append(_judge(candidate, interval, float(fall[worst]), scores.names[worst], margin, harm))
+        good = [number for number, one in enumerate(judged) if one.refused is None]
+        if good:
+            best = max(good, key=lambda number: judged[number].gain.mean)
+            kept, now = (*kept, candidates[best]), found[best]
+            beaten = f"{steps_text(kept[-1:])} gains as much or more"
+            for number in set(good) - {best}:
+                judged[number] = replace(judged[number], refused=beaten)
+        tried += judged
+    return ChosenSteps(kept, scores.named(plain), scores.named(now), tuple(tried))
+
+
+def score_steps(
+    blend: Blend,
+    steps: Sequence[Step],
+    truth: Truth,
+    *,
+    ids: Sequence[str] | None = None,
+    others: Mapping[str, ProbabilityStore] | None = None,
+    threads: int | None = None,
+    track: Track = untracked,
+) -> dict[str, float]:
+    """Dice of each image after these steps; the arguments and errors are those of ``choose_steps``."""
+    ids = blend.ids if ids is None else tuple(ids)
+    scores = _Scores(blend, truth, others, ids, dict.fromkeys(ids, ""), threads, track)
+    return scores.named(scores.of(steps, [None])[0])
+
+
+def _judge(step: Step, found: Interval, fall: float, group: str, margin: float, harm: float) -> TriedStep:
+    refused = None
+    if fall > harm:
+        refused = f"the mean Dice of group {group} falls by {fall:.6f}, more than {harm:g}"
+    elif not found.mean > margin:
+        refused = f"it gains {found.mean:.6f}, not more than {margin:g}"
+    return TriedStep(step, found, fall, group, refused)
+
+
+class _Scores:
+    """Dice by image of settings, a pass over the images for those that start alike; holds a number an image."""
+
+    def __init__(
+        self,
+        blend: Blend,
+        truth: Truth,
+        others: Mapping[str, ProbabilityStore] | None,
+        ids: Sequence[str],
+        groups: Mapping[str, str],
+        threads: int | None,
+        track: Track,
+    ) -> None:
+        if not ids:
+            raise DataError("there are no images to choose post-processing steps on: give some with masks")
+        lost = [image_id for image_id in ids if image_id not in groups]
+        if lost:
+            raise DataError(f"{len(lost)} of {len(ids)} images to choose steps on have no group: {listed(lost)}")
+        self.blend, self.truth, self.others, self.ids = blend, truth, others, ids
+        self.threads, self.track = threads or default_threads(), track
+        names, places = np.unique([groups[image_id] for image_id in ids], return_inverse=True)
+        self.names = [str(name) for name in names]
+        self._places = places
+
+    def of(self, kept: Sequence[Step], candidates: Sequence[Step | None]) -> NDArray[np.float64]:
+        """(K, N) Dice of the images with each of K candidates after the steps kept; None for nothing more."""
+        base = PostProcessed(self.blend, kept, self.others)
+
+        def one(image_id: str) -> list[float]:
+            mask, image, size = base.mask(image_id), base.image(image_id), base.size(image_id)
+            true = self.truth(image_id, size)
+            masks = (mask if step is None else apply_step(step, mask, image) for step in candidates)
+            return [dice_from_counts(*counts(mask_bits(each), true)) for each in masks]
+
+        rows = ordered_map(one, self.ids, self.threads)
+        what = steps_text([step for step in candidates[:1] if step is not None]).partition(":")[0] or "blend"
+        found = np.empty((len(candidates), len(self.ids)))
+        for number, row in enumerate(self.track(rows, len(self.ids), what)):
+            found[:, number] = row
+        return found
+
+    def by_group(self, dice: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(G,) means of the groups, in the order of ``names``."""
+        return np.bincount(self._places, dice) / np.bincount(self._places)
+
+    def named(self, dice: NDArray[np.float64]) -> dict[str, float]:
+        """The Dice by image id."""
+        return dict(zip(self.ids, dice.tolist(), strict=True))
