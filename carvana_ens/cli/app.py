@@ -24,6 +24,7 @@ COMMANDS = {
     "blend": "blend",
     "pseudo-label": "pseudo_label",
     "evaluate": "evaluate",
+    "report": "report",
     "show": "show",
     "run": "run",
     "status": "status",

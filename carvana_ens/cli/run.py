@@ -10,13 +10,13 @@ from carvana_ens.cli.common import FILE, device_option, open_project, say, threa
 from carvana_ens.cli.train import LiveLine
 
 
-@click.command(short_help="Train, predict, tune and blend in one go.")
+@click.command(short_help="Train, predict, tune, blend and report in one go.")
 @click.option("-o", "--output", type=FILE, default=Path("submission.csv.gz"), show_default=True, help="Submission.")
 @device_option
 @threads_option
 @click.pass_context
 def command(ctx: click.Context, output: Path, device: str, threads: int | None) -> None:
-    """Train, predict, tune and blend all members in one go; what is done is kept, so that a stopped run goes on.
+    """Train, predict, tune, blend and report all members in one go; what is done is kept, so that a stopped run goes on.
 
     \b
     Example:
@@ -37,3 +37,4 @@ def command(ctx: click.Context, output: Path, device: str, threads: int | None) 
     )
     used = ", ".join(f"{name} {weight}" for name, weight in done.weights.items())
     click.echo(f"wrote {output}: {done.images} images, weights {used}, threshold {done.threshold}")
+    click.echo(f"wrote {project.root / 'report.html'}")

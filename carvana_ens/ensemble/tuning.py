@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from carvana_ens.ensemble.bootstrap import Interval
+from carvana_ens.ensemble.pareto import Ensemble
 from carvana_ens.ensemble.worth import MemberWorth, Worth
 from carvana_ens.errors import ProjectError, StaleError
 from carvana_ens.files import write_json
@@ -28,13 +29,21 @@ class FoldChoice:
 
 
 @dataclass(frozen=True)
+class Subset:
+    """Some of the members, and their honest Dice with the weights of each fold's search."""
+
+    members: list[str]
+    dice: float
+
+
+@dataclass(frozen=True)
 class HonestScores:
     """Dice on images that were not tuned on; see ``ensemble.honest`` and ``ensemble.worth``.
 
     score: of the tuned ensemble. optimism: the Dice of its weights and threshold on the images that they were tuned on,
     minus this. over_equal, over_single: gain over equal weights and over the best single member. folds: what was
     searched without each fold. buys: what each member adds beside all others. could_go: members that could all go
-    together, in the order of going, with what is lost by then.
+    together, in the order of going, with what is lost by then. subsets: smaller ensembles; see ``pareto.ensembles``.
     """
 
     score: Interval
@@ -44,9 +53,12 @@ class HonestScores:
     folds: Mapping[str, FoldChoice]
     buys: Mapping[str, Interval]
     could_go: Mapping[str, Interval]
+    subsets: list[Subset]
 
     @classmethod
-    def of(cls, worth: Worth, members: MemberWorth | None, fold_of: Mapping[str, int]) -> HonestScores:
+    def of(
+        cls, worth: Worth, members: MemberWorth | None, subsets: Iterable[Ensemble], fold_of: Mapping[str, int]
+    ) -> HonestScores:
         """As they were found. members: None where there is one only. fold_of: the fold of each group."""
         folds = {
             str(fold): FoldChoice(
@@ -56,16 +68,24 @@ class HonestScores:
         }
         buys, could_go = ({}, {}) if members is None else (members.buys, members.could_go)
         return cls(
-            worth.score, worth.honest.optimism, worth.over_equal, worth.over_single, folds, dict(buys), dict(could_go)
+            worth.score,
+            worth.honest.optimism,
+            worth.over_equal,
+            worth.over_single,
+            folds,
+            dict(buys),
+            dict(could_go),
+            [Subset(list(one.members), one.score) for one in subsets],
         )
 
     @classmethod
     def from_json(cls, value: Json) -> HonestScores:
         """What ``dataclasses.asdict`` made plain."""
-        intervals = {name: Interval(**value[name]) for name in ("score", "over_equal", "over_single")}
+        score, over_equal, over_single = (Interval(**value[name]) for name in ("score", "over_equal", "over_single"))
         folds = {fold: FoldChoice(**choice) for fold, choice in value["folds"].items()}
-        by_member = {name: _intervals(value[name]) for name in ("buys", "could_go")}
-        return cls(**intervals, optimism=float(value["optimism"]), folds=folds, **by_member)
+        buys, could_go = (_intervals(value[name]) for name in ("buys", "could_go"))
+        subsets = [Subset(**subset) for subset in value["subsets"]]
+        return cls(score, float(value["optimism"]), over_equal, over_single, folds, buys, could_go, subsets)
 
 
 def _intervals(value: Json) -> dict[str, Interval]:
@@ -79,8 +99,8 @@ class Tuning:
     weights: integer blend weights by member, of all that were searched (0: not chosen). threshold: exact, ``k/S``.
     metric, images, groups: what was scored, on how many images of how many groups. scores: of "tuned", "equal", "best
     single" and the searches, each at its own best threshold; all on the maps that were tuned on, so none is an honest
-    estimate. singles: of every member alone. fingerprints: of each member's out-of-fold store. honest: None where there
-    are none; ``reason`` says why.
+    estimate. singles: of every member alone, at the threshold in ``single_thresholds``. fingerprints: of each member's
+    out-of-fold store. honest: None where there are none; ``reason`` says why.
     """
 
     weights: Mapping[str, int]
@@ -88,6 +108,7 @@ class Tuning:
     images: int
     scores: Mapping[str, float]
     singles: Mapping[str, float]
+    single_thresholds: Mapping[str, str]
     fingerprints: Mapping[str, str]
     groups: int
     metric: str = "mean Dice"

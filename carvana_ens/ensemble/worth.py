@@ -93,21 +93,16 @@ def worth(
 
 
 def member_worth(
-    searched: SearchedPixels,
-    honest: Honest,
+    members: Sequence[str],
+    score: SubsetScore,
     groups: Mapping[str, str],
-    folds: Mapping[str, int],
     *,
     track: Track = untracked,
     **options: Any,
 ) -> MemberWorth:
-    """What each of two or more members buys, and which could go; arguments as of ``worth``.
-
-    Weights of those that stay keep their proportions, as each fold's search found them.
-    """
-    score = subset_score(searched, honest, groups, folds)
-    buys = leave_one_out(searched.names, score, groups, track, **options)
-    return MemberWorth(buys, dispensable(searched.names, score, groups, track=track, **options))
+    """What each of two or more members buys, and which could go. score: ``subset_score``; the rest as of ``worth``."""
+    buys = leave_one_out(members, score, groups, track, **options)
+    return MemberWorth(buys, dispensable(members, score, groups, track=track, **options))
 
 
 def subset_score(

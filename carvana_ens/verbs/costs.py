@@ -33,7 +33,7 @@ def bytes_of_map(project: Project, member: str) -> int:
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) // max(1, len(open_store(path).ids))
 
 
-def member_costs(project: Project, members: Sequence[str], *, need_seconds: bool) -> Mapping[str, MemberCost]:
+def member_costs(project: Project, members: Sequence[str], *, need_seconds: bool = False) -> Mapping[str, MemberCost]:
     """Costs by member. need_seconds: refuse a member of unknown speed, which otherwise counts as 0 s.
 
     Raises:

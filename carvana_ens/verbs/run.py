@@ -1,4 +1,4 @@
-"""run: train, predict, tune and blend in one go."""
+"""run: train, predict, tune, blend and report in one go."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from carvana_ens.types import Say, Track, unsaid, untracked
 from carvana_ens.verbs.blend import Blended, blend
 from carvana_ens.verbs.predict import predict
 from carvana_ens.verbs.regions import rounds
+from carvana_ens.verbs.report import report as report_page
 from carvana_ens.verbs.train import Report, train, unreported
 from carvana_ens.verbs.tune import tune
 
@@ -27,7 +28,7 @@ def run(
     watch: Report = unreported,
     track: Track = untracked,
 ) -> Blended:
-    """Every step of the project up to ``output``; each keeps what an earlier run finished. ``report`` and ``watch``
+    """Every step of the project up to ``output`` and its report; each keeps what an earlier run finished. ``report`` and ``watch``
     as in ``train``.
 
     Raises:
@@ -50,4 +51,7 @@ def run(
     say("tune")
     tune(project, say=say, track=track)
     say("blend")
-    return blend(project, output, weights="tuned", threads=threads, track=track)
+    done = blend(project, output, weights="tuned", threads=threads, track=track)
+    say("report")
+    report_page(project, threads=threads, say=say, track=track)
+    return done

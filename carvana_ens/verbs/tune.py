@@ -9,22 +9,21 @@ from pathlib import Path
 
 from carvana_ens import __version__
 from carvana_ens.core.weights import parse_threshold, threshold_text
-from carvana_ens.ensemble.disputed import common_ids, keep_disputed
+from carvana_ens.ensemble.disputed import keep_disputed
 from carvana_ens.ensemble.kept_searches import KeptSearches
-from carvana_ens.ensemble.leaks import refuse_leaks
 from carvana_ens.ensemble.objectives import Objective, objective_named
-from carvana_ens.ensemble.pareto import ensembles, pick
+from carvana_ens.ensemble.pareto import Ensemble, MemberCost, ensembles, pick
 from carvana_ens.ensemble.search import Found
 from carvana_ens.ensemble.searched import SearchedPixels
-from carvana_ens.ensemble.truth import TruthCache, cached_truth, source_hash
 from carvana_ens.ensemble.tuning import HonestScores, Tuning
 from carvana_ens.ensemble.worth import MemberWorth, Worth, honest_folds, member_worth, subset_score, worth
-from carvana_ens.errors import StoreError, UsageError
+from carvana_ens.errors import UsageError
 from carvana_ens.files import digest
 from carvana_ens.project import Project
-from carvana_ens.store.store import ProbabilityStore, open_store
-from carvana_ens.types import Say, Size, Track, unsaid, untracked
+from carvana_ens.store.store import ProbabilityStore
+from carvana_ens.types import Say, Track, unsaid, untracked
 from carvana_ens.verbs.costs import member_costs
+from carvana_ens.verbs.out_of_fold import OutOfFold
 from carvana_ens.verbs.runs import recorded
 from carvana_ens.verbs.workspace import Workspace
 
@@ -78,20 +77,20 @@ def tune(
         raise UsageError("which members are to stay is decided by honest scores: leave --no-honest out")
     wanted = objective_named(objective)
     names = [config.name for config in project.select(members)]
-    costs = member_costs(project, names, need_seconds=max_seconds is not None) if limited else {}
+    costs = member_costs(project, names, need_seconds=max_seconds is not None)
     workspace = Workspace(project, say, track)
-    maps = _OutOfFold(workspace, names, threads)
+    maps = OutOfFold(workspace, names, threads)
     if maps.left_out:
         say(f"{maps.left_out} of {len(workspace.ids)} photos are not out-of-fold for every member and are left out")
     asked = _Asked(parse_threshold(low), parse_threshold(high), wanted, rounds, seconds, seed)
     facts = {"objective": objective, "thresholds": [str(asked.low), str(asked.high)], "seed": seed}
     with recorded(project, "tune", members=names, **facts) as run:
-        outcome = maps.tuned(asked, honest)
-        if limited and outcome.worth is not None:
-            score = subset_score(outcome.searched, outcome.worth.honest, maps.groups, outcome.folds)
-            picked = pick(ensembles(costs, score, track), max_models=max_models, max_seconds=max_seconds)
+        outcome = _tuned(maps, asked, honest, costs)
+        if limited and outcome.judged is not None:
+            picked = pick(outcome.judged.subsets, max_models=max_models, max_seconds=max_seconds)
             say(f"within these limits {', '.join(picked.members)} score best: {picked.score:.6f} honestly")
-            outcome = maps.only(picked.members).tuned(asked, honest)
+            maps = maps.only(picked.members)
+            outcome = _tuned(maps, asked, honest, member_costs(project, picked.members))
         elif limited:
             raise UsageError(f"which members are to stay cannot be decided: {outcome.reason}")
         run |= {"rounds": len(outcome.found.path), "kept": outcome.found.how, "in_time": outcome.found.in_time}
@@ -112,20 +111,28 @@ class _Asked:
 
 
 @dataclass(frozen=True)
+class _Judged:
+    """folds: of each group. members: None where there is one only."""
+
+    folds: Mapping[str, int]
+    worth: Worth
+    members: MemberWorth | None
+    subsets: Sequence[Ensemble]
+
+
+@dataclass(frozen=True)
 class _Outcome:
-    """reason: why there is no worth, where there could be one."""
+    """reason: why it was not judged."""
 
     searched: SearchedPixels
     thresholds: Sequence[Fraction]
     found: Found
-    folds: Mapping[str, int]
     groups: Mapping[str, str]
-    worth: Worth | None
-    members: MemberWorth | None
+    judged: _Judged | None
     reason: str | None
 
     def tuning(self, stores: Mapping[str, ProbabilityStore], metric: str) -> Tuning:
-        names, found = self.searched.names, self.found
+        names, found, one = self.searched.names, self.found, self.judged
         return Tuning(
             weights=dict(zip(names, found.best.weights, strict=True)),
             threshold=threshold_text(found.best.threshold),
@@ -133,80 +140,57 @@ class _Outcome:
             groups=len(set(self.groups.values())),
             scores={"tuned": found.best.score} | {name: setting.score for name, setting in found.settings.items()},
             singles=dict(zip(names, (single.score for single in found.singles), strict=True)),
+            single_thresholds=dict(zip(names, (threshold_text(one.threshold) for one in found.singles), strict=True)),
             fingerprints={name: stores[name].fingerprint() for name in names},
             metric=metric,
-            honest=None if self.worth is None else HonestScores.of(self.worth, self.members, self.folds),
+            honest=None if one is None else HonestScores.of(one.worth, one.members, one.subsets, one.folds),
             reason=self.reason,
         )
 
 
-class _OutOfFold:
-    """The out-of-fold maps of some members, checked against leaks, of the images that all of them have."""
-
-    def __init__(self, workspace: Workspace, names: Sequence[str], threads: int | None) -> None:
-        project = workspace.project
-        self._workspace, self._threads = workspace, threads
-        self.stores = {name: _out_of_fold_store(project, name) for name in names}
-        known = set(workspace.ids)
-        self.ids = [image_id for image_id in common_ids(list(self.stores.values())) if image_id in known]
-        self.left_out = len(workspace.ids) - len(self.ids)
-        self.groups = {image_id: workspace.groups[image_id] for image_id in self.ids}
-        seen = {store.provenance.fold_table["name"] for store in self.stores.values() if store.provenance.fold_table}
-        self._tables = {name: workspace.fold_table(name) for name in sorted(seen) if name in project.folds}
-        refuse_leaks(self.stores, self.ids, workspace.groups, self._tables)
-
-    def only(self, names: Sequence[str]) -> _OutOfFold:
-        """The same of some of the members."""
-        return _OutOfFold(self._workspace, names, self._threads)
-
-    def tuned(self, asked: _Asked, honest: bool) -> _Outcome:
-        """Searches, and with ``honest`` once more for each fold."""
-        project, track = self._workspace.project, self._workspace.track
-        first = next(iter(self.stores.values()))
-        truth, source = _truth(self._workspace, {one: first.sizes[first.index[one]] for one in self.ids}, self._threads)
-        pixels = keep_disputed(
-            list(self.stores.values()),
-            self.ids,
-            truth,
-            asked.low,
-            asked.high,
-            threads=self._threads,
-            folder=project.root,
-            track=track,
-        )
-        folds = honest_folds(self.groups, list(self._tables.values()), asked.seed) if honest else None
-        searches = 1 if folds is None else 1 + len({fold for fold in folds.values() if fold >= 0})
-        options = {
-            "rounds": asked.rounds,
-            "seconds": None if asked.seconds is None else asked.seconds / searches,
-            "seed": asked.seed,
-        }
-        thresholds = [str(asked.low), str(asked.high)]
-        fingerprints = {name: store.fingerprint() for name, store in self.stores.items()}
-        kept = KeptSearches(
-            project.root / "cache" / "searches.json",
-            digest([__version__, fingerprints, source, asked.objective.name, thresholds, options]),
-        )
-        searched = SearchedPixels(pixels, list(self.stores), asked.objective, kept, **options, track=track)
-        found = searched.found(self.ids)
-        worths: tuple[Worth | None, MemberWorth | None] = (None, None)
-        if folds is not None:
-            value = worth(searched, self.groups, folds, track=track, seed=asked.seed)
-            beside = None
-            if len(self.stores) > 1:
-                beside = member_worth(searched, value.honest, self.groups, folds, track=track, seed=asked.seed)
-            worths = value, beside
-        reason = None if folds is not None else "it was not asked for" if not honest else "there is one group only"
-        return _Outcome(searched, pixels.thresholds, found, folds or {}, self.groups, *worths, reason)
+def _tuned(maps: OutOfFold, asked: _Asked, honest: bool, costs: Mapping[str, MemberCost]) -> _Outcome:
+    """Searches, and with ``honest`` once more for each fold."""
+    project, track = maps.workspace.project, maps.workspace.track
+    pixels = keep_disputed(
+        list(maps.stores.values()),
+        maps.ids,
+        maps.truth,
+        asked.low,
+        asked.high,
+        threads=maps.threads,
+        folder=project.root,
+        track=track,
+    )
+    folds = honest_folds(maps.groups, list(maps.tables.values()), asked.seed) if honest else None
+    searches = 1 if folds is None else 1 + len({fold for fold in folds.values() if fold >= 0})
+    options = {
+        "rounds": asked.rounds,
+        "seconds": None if asked.seconds is None else asked.seconds / searches,
+        "seed": asked.seed,
+    }
+    thresholds = [str(asked.low), str(asked.high)]
+    fingerprints = {name: store.fingerprint() for name, store in maps.stores.items()}
+    kept = KeptSearches(
+        project.root / "cache" / "searches.json",
+        digest([__version__, fingerprints, maps.masks_hash, asked.objective.name, thresholds, options]),
+    )
+    searched = SearchedPixels(pixels, list(maps.stores), asked.objective, kept, **options, track=track)
+    found = searched.found(maps.ids)
+    if folds is None:
+        reason = "there is one group only" if honest else "it was not asked for"
+        return _Outcome(searched, pixels.thresholds, found, maps.groups, None, reason)
+    judged = _judged(searched, maps, folds, costs, asked.seed)
+    return _Outcome(searched, pixels.thresholds, found, maps.groups, judged, None)
 
 
-def _truth(workspace: Workspace, sizes: Mapping[str, Size], threads: int | None) -> tuple[TruthCache, str]:
-    """The masks, and the hash of where they come from."""
-    project, masks = workspace.project, workspace.masks
-    assert project.data.masks is not None  # or the masks could not have been opened
-    source = source_hash(project.data.masks, project.data.categories, threads)
-    path = project.root / "cache" / "masks"
-    return cached_truth(path, masks, source, sizes, threads=threads, track=workspace.track), source
+def _judged(
+    searched: SearchedPixels, maps: OutOfFold, folds: Mapping[str, int], costs: Mapping[str, MemberCost], seed: int
+) -> _Judged:
+    track = maps.workspace.track
+    value = worth(searched, maps.groups, folds, track=track, seed=seed)
+    score = subset_score(searched, value.honest, maps.groups, folds)
+    members = member_worth(searched.names, score, maps.groups, track=track, seed=seed) if len(costs) > 1 else None
+    return _Judged(folds, value, members, ensembles(costs, score, track))
 
 
 def _remark(outcome: _Outcome, say: Say) -> None:
@@ -219,17 +203,3 @@ def _remark(outcome: _Outcome, say: Say) -> None:
             f"the best threshold, {threshold_text(found.best.threshold)}, is at the end of those that were tried: "
             f"search further with --from and --to"
         )
-
-
-def _out_of_fold_store(project: Project, name: str) -> ProbabilityStore:
-    path = project.store_path(name, "oof")
-    if not path.exists():
-        raise StoreError(f"member {name} has no out-of-fold maps ({path} is not there): run predict or import first")
-    store = open_store(path)
-    store.require_complete()
-    if store.provenance.seen == "unknown":
-        raise StoreError(
-            f"{path}: nobody says that the model behind these maps had not seen the photos; if so, declare it with "
-            f"--out-of-fold (import, or add-model --checkpoint) and make the maps again with --fresh"
-        )
-    return store

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 
 from carvana_ens.ensemble.bootstrap import Interval
-from carvana_ens.ensemble.tuning import FoldChoice, HonestScores, Tuning, check_fresh, check_members, read_tuning
+from carvana_ens.ensemble.tuning import (
+    FoldChoice,
+    HonestScores,
+    Subset,
+    Tuning,
+    check_fresh,
+    check_members,
+    read_tuning,
+)
 from carvana_ens.errors import ProjectError, StaleError
 
 GAIN = Interval(0.01, -0.02, 0.04, 0.95, 8, 5)
@@ -21,6 +29,7 @@ HONEST = HonestScores(
     folds={"0": FoldChoice(["x"], {"a": 1, "b": 1}, "0.5"), "1": FoldChoice(["y", "z"], {"a": 1, "b": 0}, "128/255")},
     buys={"a": GAIN, "b": GAIN},
     could_go={"b": GAIN},
+    subsets=[Subset(["a"], 0.8), Subset(["a", "b"], 0.85)],
 )
 GOOD = Tuning(
     weights={"a": 2, "b": 0},
@@ -28,6 +37,7 @@ GOOD = Tuning(
     images=8,
     scores={"tuned": 0.9},
     singles={"a": 0.8, "b": 0.7},
+    single_thresholds={"a": "0.5", "b": "101/255"},
     fingerprints={"a": "f", "b": "g"},
     groups=2,
     honest=HONEST,
@@ -88,7 +98,7 @@ def test_no_file_says_what_to_do(tmp_path):
 def test_stale_sources_are_named(file, store):
     maps = {"i": np.full((2, 3), 7, np.uint8)}
     a = store("a", maps)
-    tuning = Tuning({"a": 1}, "0.5", 1, {}, {}, {"a": a.fingerprint()}, 1)
+    tuning = Tuning({"a": 1}, "0.5", 1, {}, {}, {}, {"a": a.fingerprint()}, 1)
     check_fresh(file, tuning, {"a": a}, {"a": a})
     check_members(file, tuning, ["a", "z"])
     with pytest.raises(StaleError, match="member a, which is gone"):

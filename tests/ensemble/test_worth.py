@@ -67,7 +67,7 @@ def test_complementary_members_are_worth_more_than_the_best_single_one(planted):
     assert value.score.mean == pytest.approx(1.0, abs=1e-5)
     assert value.over_single.low > 0
     assert value.over_equal.low > 0  # the poor one spoils the mean
-    members = member_worth(found, value.honest, GROUPS, folds)
+    members = member_worth(names, subset_score(found, value.honest, GROUPS, folds), GROUPS)
     assert members.buys["top"].low > 0
     assert members.buys["bottom"].low > 0
     assert members.buys["poor"].mean == 0
@@ -78,7 +78,8 @@ def test_one_of_two_twins_could_go(planted):
     names = ("top", "bottom", "twin")
     found = SearchedPixels(pixels(planted, *names), names)
     folds = honest_folds(GROUPS, [])
-    members = member_worth(found, worth(found, GROUPS, folds).honest, GROUPS, folds)
+    score = subset_score(found, worth(found, GROUPS, folds).honest, GROUPS, folds)
+    members = member_worth(names, score, GROUPS)
     assert len(members.could_go) == 1
     assert set(members.could_go) <= {"top", "twin"}
 
