@@ -15,6 +15,12 @@ from carvana_ens.cli.common import FILE, FOLDER, json_option, open_project, say,
     "--threshold", help="tuned, or a number in (0, 1]: 0.5, 128/255.  [default: tuned with tuned weights, else 0.5]"
 )
 @click.option("--split", default="test", show_default=True, help="Which maps: test, oof, or a name given to predict.")
+@click.option(
+    "--postprocess",
+    default="",
+    metavar="STEP,STEP,...",
+    help="What each mask goes through: largest,fill-holes:area=400. See carvana-ens models --steps.",
+)
 @click.option("-o", "--output", type=FILE, help="Submission to write: .csv or .csv.gz.")
 @click.option("--masks", type=FOLDER, help="Also write each mask to this folder, as <id>.png.")
 @click.option("--sample-submission", type=FILE, help="Refuse if the images are not exactly those of this file.")
@@ -26,6 +32,7 @@ def command(
     weights: str,
     threshold: str | None,
     split: str,
+    postprocess: str,
     output: Path | None,
     masks: Path | None,
     sample_submission: Path | None,
@@ -34,12 +41,13 @@ def command(
 ) -> None:
     """Blend the members' maps and write the masks as run lengths.
 
-    Exact: the text of the submission depends on maps, weights and threshold alone.
+    Exact: the text of the submission depends on maps, weights, threshold and steps alone.
 
     \b
     Example:
       carvana-ens blend --weights tuned -o submission.csv.gz
       carvana-ens blend --weights linknet=2,unet=1 --threshold 0.5 -o by_hand.csv --masks masks
+      carvana-ens blend --postprocess largest,fill-holes:area=400 -o mended.csv.gz
     """
     from carvana_ens.verbs.blend import blend
 
@@ -49,6 +57,7 @@ def command(
         weights=weights,
         threshold=threshold,
         split=split,
+        postprocess=postprocess,
         masks=masks,
         sample_submission=sample_submission,
         threads=threads,
@@ -62,9 +71,11 @@ def command(
                 "images": done.images,
                 "weights": done.weights,
                 "threshold": done.threshold,
+                "postprocess": done.postprocess,
             }
         )
         return
     used = ", ".join(f"{name} {weight}" for name, weight in done.weights.items())
     where = " and ".join(str(path) for path in (output, masks) if path is not None)
-    click.echo(f"wrote {where}: {done.images} images, weights {used}, threshold {done.threshold}")
+    steps = f", then {done.postprocess}" if done.postprocess else ""
+    click.echo(f"wrote {where}: {done.images} images, weights {used}, threshold {done.threshold}{steps}")

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from carvana_ens.cli.common import json_option, say, show_json, table
 
+if TYPE_CHECKING:
+    from carvana_ens.verbs.models import InstalledModel, OptionDescription
 
-@click.command(short_help="List the installed models, or describe one.")
+
+@click.command(short_help="List the installed models or steps, or describe one.")
 @click.argument("name", required=False)
 @json_option
 @click.option("--check", is_flag=True, help="Import every model again, also those that loaded before.")
 @click.option("--recipe", metavar="RECIPE", help="Show what this recipe of the model sets.")
-def command(name: str | None, as_json: bool, check: bool, recipe: str | None) -> None:
+@click.option("--steps", is_flag=True, help="Post-processing steps instead of models.")
+def command(name: str | None, as_json: bool, check: bool, recipe: str | None, steps: bool) -> None:
     """List the installed models, with the reason of a broken one; with NAME: its options, recipes and parameters.
 
     \b
@@ -22,10 +28,17 @@ def command(name: str | None, as_json: bool, check: bool, recipe: str | None) ->
       carvana-ens models
       carvana-ens models linknet34
       carvana-ens models linknet34 --recipe s2-linknet34-fma
+      carvana-ens models --steps
+      carvana-ens models --steps roof-repair
     """
     from carvana_ens.errors import UsageError
     from carvana_ens.verbs import models
 
+    if steps:
+        if recipe is not None:
+            raise UsageError("--recipe shows a recipe of a model, and --steps asks for steps: leave one out")
+        _steps(name, as_json, check)
+        return
     if recipe is not None:
         if name is None:
             raise UsageError("--recipe shows one of a model's recipes: name the model, as in models NAME --recipe R")
@@ -46,8 +59,7 @@ def command(name: str | None, as_json: bool, check: bool, recipe: str | None) ->
         click.echo(description.help)
         click.echo(f"parameters: {description.parameters:,} trainable")
         click.echo(f"input size: {description.size or 'the photo itself'}; sees: one {description.context} at a time")
-        options = [(f"  {o.name}", o.default, o.help) for o in description.options]
-        click.echo("options (--set name=value):\n" + table(options) if options else "options: none")
+        _options("--set name=value", description.options)
         if description.recipes:
             recipes = [(f"  {r.name}", r.help) for r in description.recipes]
             click.echo("recipes (add-model --recipe name):\n" + table(recipes))
@@ -61,7 +73,41 @@ def command(name: str | None, as_json: bool, check: bool, recipe: str | None) ->
     if not listed.models:
         click.echo("no models are installed: pip install 'carvana-ens[models]', or import maps made elsewhere")
         return
-    rows = [
-        (m.name, m.distribution, m.version or "?", f"BROKEN: {m.reason}" if m.reason else "") for m in listed.models
-    ]
+    _listing(listed.models)
+
+
+def _steps(name: str | None, as_json: bool, check: bool) -> None:
+    """Lists the steps, or describes one."""
+    from carvana_ens.verbs import models
+
+    if name is not None:
+        step = models.describe_step(name)
+        if as_json:
+            show_json(dataclasses.asdict(step))
+            return
+        click.echo(f"{step.name}: {step.distribution} {step.version or '?'}")
+        click.echo(step.help)
+        _options(f"{step.name}:name=value", step.options)
+        for option, values in step.tried.items():
+            click.echo(f"tuning tries {option} {', '.join(map(str, values))}")
+        return
+    listed = models.steps(check=check)
+    for problem in listed.problems:
+        say(f"warning: {problem}")
+    if as_json:
+        show_json(dataclasses.asdict(listed))
+        return
+    if not listed.steps:
+        click.echo("no post-processing steps are installed: pip install carvana-ens-postprocess")
+        return
+    _listing(listed.steps)
+
+
+def _options(form: str, options: Sequence[OptionDescription]) -> None:
+    rows = [(f"  {option.name}", option.default, option.help) for option in options]
+    click.echo(f"options ({form}):\n{table(rows)}" if rows else "options: none")
+
+
+def _listing(found: Sequence[InstalledModel]) -> None:
+    rows = [(m.name, m.distribution, m.version or "?", f"BROKEN: {m.reason}" if m.reason else "") for m in found]
     click.echo(table([("NAME", "PACKAGE", "VERSION", ""), *rows]))

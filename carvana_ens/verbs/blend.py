@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from carvana_ens.core.rle import bits_mask, rle_encode_bits_bytes
 from carvana_ens.core.weights import parse_threshold, threshold_text
 from carvana_ens.ensemble.blending import Blend, exact_weights
+from carvana_ens.ensemble.steps import PostProcessed, parse_steps, steps_text, unblended
 from carvana_ens.ensemble.tuning import check_fresh, check_members, read_tuning
 from carvana_ens.errors import StoreError, UsageError
 from carvana_ens.output.masks import write_mask
 from carvana_ens.output.submission import check_names, check_suffix, sample_names, write_submission
+from carvana_ens.postprocess import Step
 from carvana_ens.project import Project
+from carvana_ens.registry import list_steps
 from carvana_ens.store.store import ProbabilityStore, open_store
 from carvana_ens.types import Bits, Say, Track, unsaid, untracked
 from carvana_ens.verbs.runs import recorded
@@ -23,12 +26,17 @@ TUNED = "tuned"
 
 @dataclass(frozen=True)
 class Blended:
-    """What was written. weights: exact integers, members of weight zero left out. threshold: exact."""
+    """What was written.
+
+    weights: exact integers, members of weight zero left out. threshold: exact. postprocess: the steps that masks went
+    through, as text.
+    """
 
     path: Path | None
     images: int
     weights: dict[str, int]
     threshold: str
+    postprocess: str
 
 
 def open_blend(
@@ -68,6 +76,18 @@ def open_blend(
     return Blend(stores, chosen, threshold)
 
 
+def post_processed(project: Project, blended: Blend, steps: Sequence[Step], split: str = "test") -> PostProcessed:
+    """A blend of a project's stores with its masks going through steps, which may read members without a weight.
+
+    Raises:
+        UsageError: a step reads a member that the project does not have.
+        StoreError: a store that is read only by a step is missing or incomplete, or has other images.
+    """
+    names = unblended(steps, blended.weights)
+    project.select(names)
+    return PostProcessed(blended, steps, _open(project, names, split))
+
+
 def _open(project: Project, names: Iterable[str], split: str) -> dict[str, ProbabilityStore]:
     stores = {}
     for name in names:
@@ -85,6 +105,7 @@ def blend(
     weights: str = "equal",
     threshold: str | None = None,
     split: str = "test",
+    postprocess: str = "",
     masks: Path | None = None,
     sample_submission: Path | None = None,
     threads: int | None = None,
@@ -93,18 +114,22 @@ def blend(
 ) -> Blended:
     """Writes the blend as a submission (``.csv`` or ``.csv.gz``), and as PNG masks into the folder ``masks``.
 
-    The CSV text depends on the maps, weights and threshold alone: not on threads, nor on the order of the members.
+    postprocess: steps that each mask goes through, see ``ensemble.steps.parse_steps``.
+    The CSV text depends on the maps, weights, threshold and steps alone: not on threads, nor on the order of members.
 
     Raises:
-        UsageError: nothing to write, or what ``open_blend`` refuses.
+        UsageError: nothing to write, or what ``open_blend``, ``parse_steps`` or ``post_processed`` refuses.
         DataError: the images are not those of the sample submission.
-        StoreError: what ``open_blend`` refuses, or a damaged map.
+        StoreError: what ``open_blend`` or ``post_processed`` refuses, or a damaged map.
+        PluginError: a step that is unknown, broken, or fails.
     """
     if output is None and masks is None:
         raise UsageError("blend has nothing to write: name a submission with -o FILE, or a folder with --masks DIR")
     if output is not None:
         check_suffix(output)
-    combined = open_blend(project, weights, threshold, split, say)
+    steps = parse_steps(postprocess)
+    plain = open_blend(project, weights, threshold, split, say)
+    combined = post_processed(project, plain, steps, split) if steps else plain
     if sample_submission is not None:
         check_names(combined.ids, sample_names(sample_submission))
 
@@ -116,8 +141,16 @@ def blend(
 
     rows = combined.each(one, threads)
     facts = {"weights": combined.weights, "threshold": threshold_text(combined.threshold), "split": split}
+    if steps:
+        facts |= {"postprocess": steps_text(steps), "packages": _packages(steps)}
     with recorded(project, "blend", **facts) as run:
         tracked = track(rows, len(combined.ids), "blend")
         images = write_submission(output, tracked) if output is not None else sum(1 for _ in tracked)
         run |= {"images": images}
-    return Blended(output, images, combined.weights, threshold_text(combined.threshold))
+    return Blended(output, images, combined.weights, threshold_text(combined.threshold), steps_text(steps))
+
+
+def _packages(steps: Sequence[Step]) -> list[str]:
+    """The packages that have steps of these names, with their versions."""
+    names = {step.name for step in steps}
+    return sorted({entry.source for entry in list_steps().entries if entry.name in names})

@@ -1,4 +1,4 @@
-"""models: what is installed, and what one model is."""
+"""models: which models and post-processing steps are installed, and what one of them is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import importlib.util
 import inspect
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,14 +16,23 @@ import platformdirs
 from carvana_ens.errors import CarvanaEnsError
 from carvana_ens.files import digest, write_json
 from carvana_ens.model import Context, MemberConfig, Recipe, find_recipe, recipes_of
-from carvana_ens.registry import Entry, check_models, list_models, load_model
+from carvana_ens.registry import (
+    Entry,
+    Listing,
+    check_models,
+    check_steps,
+    list_models,
+    list_steps,
+    load_model,
+    load_step,
+)
 from carvana_ens.types import Json
 from carvana_ens.verbs.plugin_calls import calling, configured
 
 
 @dataclass(frozen=True)
 class InstalledModel:
-    """reason: why it is broken, in one line; None when it loads."""
+    """A model or a step. reason: why it is broken, in one line; None when it loads."""
 
     name: str
     distribution: str
@@ -40,8 +49,16 @@ class InstalledModels:
 
 
 @dataclass(frozen=True)
+class InstalledSteps:
+    """problems: what of other packages could not be read, one line each."""
+
+    steps: list[InstalledModel]
+    problems: list[str]
+
+
+@dataclass(frozen=True)
 class OptionDescription:
-    """One option of a model. type: its values in words."""
+    """One option of a model or step. type: its values in words."""
 
     name: str
     type: str
@@ -77,22 +94,43 @@ class ModelDescription:
     recipes: list[RecipeDescription]
 
 
+@dataclass(frozen=True)
+class StepDescription:
+    """tried: by option, the values that tuning tries where the option is left at its default."""
+
+    name: str
+    distribution: str
+    version: str | None
+    help: str
+    options: list[OptionDescription]
+    tried: dict[str, list[Json]]
+
+
 def models(check: bool = False) -> InstalledModels:
     """Every installed model with the reason of a broken one.
 
     The models of each package are imported in a process of their own, never in this one. One that loaded is
     remembered until its files change; check: import all of them again.
     """
-    listing = list_models()
+    return InstalledModels(*_installed(list_models(), check_models, _memory(), check))
+
+
+def steps(check: bool = False) -> InstalledSteps:
+    """Every installed post-processing step with the reason of a broken one; see ``models``."""
+    memory = _memory().with_name("steps-that-loaded.json")
+    return InstalledSteps(*_installed(list_steps(), check_steps, memory, check))
+
+
+def _installed(
+    listing: Listing, check_all: Callable[[Sequence[Entry]], list[str | None]], memory: Path, check: bool
+) -> tuple[list[InstalledModel], list[str]]:
     keys = {entry: _state(entry) for entry in listing.entries}
-    known = set() if check else _remembered()
+    known = set() if check else _remembered(memory)
     doubtful = [entry for entry in listing.entries if keys[entry] not in known]
-    reasons = dict(zip(doubtful, check_models(doubtful), strict=True))
-    _remember({keys[entry] for entry in listing.entries if reasons.get(entry) is None})
-    return InstalledModels(
-        [InstalledModel(e.name, e.distribution, e.version, reasons.get(e)) for e in listing.entries],
-        list(listing.problems),
-    )
+    reasons = dict(zip(doubtful, check_all(doubtful), strict=True))
+    _remember(memory, {keys[entry] for entry in listing.entries if reasons.get(entry) is None})
+    found = [InstalledModel(e.name, e.distribution, e.version, reasons.get(e)) for e in listing.entries]
+    return found, list(listing.problems)
 
 
 def describe(name: str) -> ModelDescription:
@@ -105,25 +143,57 @@ def describe(name: str) -> ModelDescription:
     config = MemberConfig(name=entry.name, model=name)
     with calling(model, config, "be described"):
         parameters = configured(model, config).count_parameters()
-    hints: dict[str, object] = {}
-    for base in model.Options.__mro__:
-        hints = {**inspect.get_annotations(base, eval_str=False), **hints}
     return ModelDescription(
         name=entry.name,
         distribution=entry.distribution,
         version=entry.version,
-        help=inspect.cleandoc(model.__doc__ or "").partition("\n\n")[0],
+        help=_summary(model),
         parameters=parameters,
         trainable=model.trainable,
         output=model.output,
         context=model.context,
         size=None if model.size is None else str(model.size),
-        options=[
-            OptionDescription(field.name, str(hints[field.name]), field.default, field.metadata.get("help", ""))
-            for field in dataclasses.fields(model.Options)
-        ],
+        options=_options(model.Options),
         recipes=[_described(name, recipe) for name, recipe in recipes_of(model).items()],
     )
+
+
+def describe_step(name: str) -> StepDescription:
+    """Options of one post-processing step, which is imported for it.
+
+    Raises:
+        PluginError: unknown or broken.
+    """
+    step, entry = load_step(name)
+    return StepDescription(
+        name=entry.name,
+        distribution=entry.distribution,
+        version=entry.version,
+        help=_summary(step),
+        options=_options(step),
+        tried={option: list(values) for option, values in step.tried.items()},
+    )
+
+
+def _summary(kind: type) -> str:
+    """The first paragraph of a docstring."""
+    return inspect.cleandoc(kind.__doc__ or "").partition("\n\n")[0]
+
+
+def _options(cls: type) -> list[OptionDescription]:
+    """The fields of an options dataclass."""
+    hints: dict[str, object] = {}
+    for base in cls.__mro__:
+        hints = {**inspect.get_annotations(base, eval_str=False), **hints}
+    return [
+        OptionDescription(field.name, _type(hints[field.name]), field.default, field.metadata.get("help", ""))
+        for field in dataclasses.fields(cls)
+    ]
+
+
+def _type(hint: object) -> str:
+    """An annotation as it is written; it is a text where its module postpones annotations."""
+    return hint if isinstance(hint, str) else inspect.formatannotation(hint)
 
 
 def describe_recipe(name: str, recipe: str) -> RecipeDescription:
@@ -145,18 +215,18 @@ def _memory() -> Path:
     return Path(platformdirs.user_cache_dir("carvana-ens")) / "models-that-loaded.json"
 
 
-def _remembered() -> set[str]:
+def _remembered(memory: Path) -> set[str]:
     try:
-        return set(json.loads(_memory().read_text()))
+        return set(json.loads(memory.read_text()))
     except (OSError, ValueError, TypeError):
         return set()
 
 
-def _remember(states: Sequence[str] | set[str]) -> None:
-    if set(states) == _remembered():
+def _remember(memory: Path, states: set[str]) -> None:
+    if states == _remembered(memory):
         return
     try:
-        write_json(_memory(), sorted(states))
+        write_json(memory, sorted(states))
     except CarvanaEnsError:
         return  # a cache that cannot be written costs time, nothing else
 

@@ -10,13 +10,14 @@ import numpy as np
 from carvana_ens.core.weights import threshold_text
 from carvana_ens.data.images import ImageFolder
 from carvana_ens.ensemble.blending import Blend
+from carvana_ens.ensemble.steps import PostProcessed, parse_steps, steps_text
 from carvana_ens.errors import UsageError
 from carvana_ens.output.drawing import check_suffix
 from carvana_ens.output.pictures import PictureRow, comparison, mosaic
 from carvana_ens.project import Project
 from carvana_ens.store.store import ProbabilityStore, open_store
 from carvana_ens.types import Image, Mask, Track, untracked
-from carvana_ens.verbs.blend import open_blend
+from carvana_ens.verbs.blend import open_blend, post_processed
 from carvana_ens.verbs.workspace import Workspace
 
 MOSAIC_IMAGES = 16
@@ -31,6 +32,7 @@ def show(
     split: str | None = None,
     weights: str = "equal",
     threshold: str | None = None,
+    postprocess: str = "",
     images: Path | None = None,
     track: Track = untracked,
 ) -> list[str]:
@@ -38,16 +40,18 @@ def show(
 
     Each row: photo, truth where there is one, the map of each member that has one, the blend's outline. As a mosaic:
     rows of plain photos in turn with rows of the cars cut out by the blend. split: "oof" or "test", found from the
-    ids where it is not given; another split needs ``images``, its photos.
+    ids where it is not given; another split needs ``images``, its photos. postprocess: steps that masks go through.
 
     Raises:
         UsageError: no ids, or ids of no split.
-        StoreError, StaleError: what ``open_blend`` refuses.
+        StoreError, StaleError, PluginError: what ``open_blend``, ``parse_steps`` or ``post_processed`` refuses.
     """
     check_suffix(output)
     workspace = Workspace(project)
+    steps = parse_steps(postprocess)
     split, photos = _photos(workspace, ids, split, images)
-    blend = open_blend(project, weights, threshold, split)
+    plain = open_blend(project, weights, threshold, split)
+    blend = post_processed(project, plain, steps, split) if steps else plain
     if not ids:
         if not as_mosaic:
             raise UsageError("show needs image ids, or --mosaic for the first photos of a split")
@@ -60,6 +64,7 @@ def show(
     else:
         stores = _members(project, split, blend)
         truth = workspace.masks if split == "oof" and project.data.masks is not None else None
+        title = f"blend at {threshold_text(blend.threshold)}" + (f", {steps_text(steps)}" if steps else "")
         rows = (
             PictureRow(
                 image_id=image_id,
@@ -67,7 +72,7 @@ def show(
                 truth=None if truth is None else truth.read(image_id, blend.size(image_id)),
                 members=[(name, _probabilities(store, image_id)) for name, store in stores.items()],
                 blend=blend.mask(image_id),
-                blend_title=f"blend at {threshold_text(blend.threshold)}",
+                blend_title=title,
             )
             for image_id in track(ids, len(ids), "show")
         )
@@ -89,7 +94,7 @@ def _photos(
     return split, workspace.images if split == "oof" else workspace.test
 
 
-def _members(project: Project, split: str, blend: Blend) -> dict[str, ProbabilityStore]:
+def _members(project: Project, split: str, blend: Blend | PostProcessed) -> dict[str, ProbabilityStore]:
     """The stores of the blended members, and of the others as far as they are complete and of the same photos."""
     stores = {}
     for name in project.members:
@@ -105,6 +110,6 @@ def _probabilities(store: ProbabilityStore, image_id: str) -> np.ndarray[tuple[i
     return (store.read(image_id) / np.float32(store.full_scale)).astype(np.float32)
 
 
-def _cells(ids: Iterable[str], photos: ImageFolder, blend: Blend) -> Iterator[tuple[str, Image, Mask]]:
+def _cells(ids: Iterable[str], photos: ImageFolder, blend: Blend | PostProcessed) -> Iterator[tuple[str, Image, Mask]]:
     for image_id in ids:
         yield image_id, photos.read(image_id), blend.mask(image_id)

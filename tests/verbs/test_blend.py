@@ -92,6 +92,7 @@ def test_what_was_done_is_said(three):
         "images": 6,
         "weights": {"b_net": 1, "a_net": 1, "c_net": 1},
         "threshold": "0.5",
+        "postprocess": "",
     }
 
 
