@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 if TYPE_CHECKING:
+    from carvana_ens.engine.cluster import Workers
     from carvana_ens.project import Project
     from carvana_ens.types import Size
 
 T = TypeVar("T")
+Command = TypeVar("Command", bound=Callable[..., Any])
 
+FAILED_INPUTS = 3
+"""Exit code of what is finished but for some inputs, which are listed."""
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
 ANY_PATH = click.Path(path_type=Path)
@@ -40,6 +44,36 @@ device_option = click.option(
 threads_option = click.option(
     "--threads", type=click.IntRange(1, 1024), default=None, help="Threads.  [default: the processors there are]"
 )
+_WORKERS = (
+    click.option("--workers", type=click.IntRange(1, 1024), help="Work in this many processes of this machine."),
+    click.option("--scheduler", metavar="ADDRESS", help="Work on the workers of this Dask scheduler: tcp://host:port."),
+    click.option(
+        "--worker-limit",
+        type=click.FloatRange(0, min_open=True),
+        metavar="SECONDS",
+        help="End a worker that finishes nothing for so long, and try its work elsewhere.  [default: 1800]",
+    ),
+)
+
+
+def worker_options(command: Command) -> Command:
+    """The options that ``chosen_workers`` reads."""
+    for option in reversed(_WORKERS):
+        command = option(command)
+    return command
+
+
+def chosen_workers(count: int | None, scheduler: str | None, limit: float | None) -> Workers | None:
+    """What ``--workers``, ``--scheduler`` and ``--worker-limit`` ask for; None for this process."""
+    if count is None and scheduler is None:
+        if limit is not None:
+            raise click.UsageError("--worker-limit goes with --workers or --scheduler")
+        return None
+    from carvana_ens.engine.cluster import LIMIT, Workers
+
+    return Workers(count, scheduler, LIMIT if limit is None else limit)
+
+
 fold_rule_option = click.option(
     "--fold-rule",
     type=click.Choice(["rank", "histogram"]),

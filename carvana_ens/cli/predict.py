@@ -7,7 +7,17 @@ from typing import Literal
 
 import click
 
-from carvana_ens.cli.common import FOLDER, device_option, fresh_help, open_project, say, track
+from carvana_ens.cli.common import (
+    FAILED_INPUTS,
+    FOLDER,
+    chosen_workers,
+    device_option,
+    fresh_help,
+    open_project,
+    say,
+    track,
+    worker_options,
+)
 
 
 @click.command(short_help="Write probability maps into stores.")
@@ -20,6 +30,7 @@ from carvana_ens.cli.common import FOLDER, device_option, fresh_help, open_proje
     "--dtype", type=click.Choice(["uint8", "uint16"]), default="uint8", show_default=True, help="Of the codes."
 )
 @click.option("--fresh", is_flag=True, help=fresh_help)
+@worker_options
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -30,16 +41,25 @@ def command(
     device: str,
     dtype: Literal["uint8", "uint16"],
     fresh: bool,
-) -> None:
+    workers: int | None,
+    scheduler: str | None,
+    worker_limit: float | None,
+) -> int:
     """Write the probability maps of MEMBERS (default: all) to stores/MEMBER/SPLIT.zarr.
 
     Training photos are predicted by the fold model that has not seen them, test photos by the mean of all fold
     models. Maps that are there are kept.
 
+    Workers are processes of this machine, one for each CUDA device in turn, or of many (extra [dist]); these need
+    the same versions, and the project, photos and stores under the same paths. The maps do not depend on how many
+    there are. Photos that they cannot predict are listed, and the exit code is 3.
+
     \b
     Example:
       carvana-ens predict
       carvana-ens predict mobilenet --images ../new_photos --split new
+      carvana-ens predict --workers 8
+      carvana-ens predict --scheduler tls://head:8786
     """
     from carvana_ens.verbs.predict import predict
 
@@ -52,9 +72,13 @@ def command(
         device=device,
         fresh=fresh,
         dtype=dtype,
+        workers=chosen_workers(workers, scheduler, worker_limit),
         say=say,
         track=track,
     )
     for done in results:
         rest = f", {done.missing} missing" if done.missing else ""
         click.echo(f"{done.path}: {done.new} maps predicted, {done.images} in all{rest}")
+        for image_id, reason in sorted(done.failed.items()):
+            say(f"failed: {image_id} ({done.member}, {done.split}): {' '.join(reason.split())}")
+    return FAILED_INPUTS if any(done.failed for done in results) else 0

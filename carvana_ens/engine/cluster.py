@@ -159,7 +159,7 @@ def check_stamp(who: str, found: str | BaseException, expected: str) -> None:
     """
     if found != expected:
         if isinstance(found, BaseException):
-            found = f"no carvana-ens that could say its version ({type(found).__name__}: {first_line(found)})"
+            found = f"something else installed ({type(found).__name__}: {first_line(found)})"
         raise CarvanaEnsError(f"{who} has {found}, here is {expected}: install the same on all machines")
 
 
@@ -192,10 +192,8 @@ def _local(count: int, device: str) -> Iterator[Any]:
             env["CUDA_VISIBLE_DEVICES"] = devices[number % len(devices)]
         # no limit on memory: Dask would end a worker that a network has filled to 95 % of its share
         spec[number] = {"cls": Nanny, "options": {**quiet, "nthreads": threads, "memory_limit": 0, "env": env}}
-    head = {
-        "cls": Scheduler,
-        "options": {"host": "127.0.0.1", "port": 0, "dashboard": False, "allowed_failures": LOCAL_KILLS},
-    }
+    here = {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"}
+    head = {"cls": Scheduler, "options": {**here, "allowed_failures": LOCAL_KILLS}}
     with dask.config.set({"distributed.worker.multiprocessing-method": "spawn"}):
         cluster = SpecCluster(  # type: ignore[no-untyped-call]
             workers=spec, scheduler=head, silence_logs=logging.CRITICAL

@@ -94,6 +94,11 @@ def predict_maps(
             yield image_id, np.clip(maps[image_id], 0, 1, out=maps.pop(image_id))
 
 
+def units_of(model: type[Model], ids: Sequence[str], groups: Mapping[str, str]) -> Iterator[list[str]]:
+    """The ids as ``predict_maps`` takes them together when all are wanted: a few photos in order, or a group."""
+    return _units(model, ids, groups, frozenset(ids), ids)
+
+
 def tta_flips(tta: Sequence[str]) -> list[tuple[str, ...]]:
     """The views that augmentations ask for, the plain one first: each name doubles them.
 
@@ -137,7 +142,11 @@ class _Photo:
 
 
 def _units(
-    model: Model, ids: Sequence[str], groups: Mapping[str, str], wanted: frozenset[str], all_ids: Sequence[str]
+    model: Model | type[Model],
+    ids: Sequence[str],
+    groups: Mapping[str, str],
+    wanted: frozenset[str],
+    all_ids: Sequence[str],
 ) -> Iterator[list[str]]:
     """Ids that are read and predicted together."""
     if model.context == "image":

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from carvana_ens.data.folds import FoldTable
 from carvana_ens.data.images import ImageFolder
-from carvana_ens.errors import ProjectError, StaleError, TrainingError, UsageError
+from carvana_ens.engine.cluster import Cluster, Workers, connected
+from carvana_ens.errors import ProjectError, StaleError, UsageError
 from carvana_ens.files import sha256_file
-from carvana_ens.learn.inference import predict_maps
-from carvana_ens.learn.regions import CroppedImages
 from carvana_ens.model import MemberConfig, Model
 from carvana_ens.project import FILE, IMPORTED, Project
 from carvana_ens.registry import Entry, load_model
@@ -20,10 +21,13 @@ from carvana_ens.store.remove import remove_store
 from carvana_ens.store.schema import PENDING, DType, Provenance, Seen
 from carvana_ens.store.writer import StoreWriter
 from carvana_ens.types import ProbabilityMap, Say, Track, unsaid, untracked
-from carvana_ens.verbs.plugin_calls import calling, configured
+from carvana_ens.verbs.member_maps import MemberMaps
+from carvana_ens.verbs.plugin_calls import configured
+from carvana_ens.verbs.predict_tasks import Order, job_of, orders_of, predict_on
 from carvana_ens.verbs.regions import regions_of
 from carvana_ens.verbs.runs import recorded
 from carvana_ens.verbs.train import DONE, chosen_folds, read_done, task_digest, untrained_reason
+from carvana_ens.verbs.versions import installed
 from carvana_ens.verbs.workspace import Workspace
 
 _SPLIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -31,7 +35,10 @@ _SPLIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 @dataclass(frozen=True)
 class Predicted:
-    """Maps of one member and split. new: maps that were made just now. missing: maps that are still to be made."""
+    """Maps of one member and split. new: maps that were made just now. missing: maps that are still to be made.
+
+    failed: why, by id, of photos that workers could not predict.
+    """
 
     member: str
     split: str
@@ -39,6 +46,7 @@ class Predicted:
     images: int
     new: int
     missing: int
+    failed: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,7 @@ def predict(
     device: str = "auto",
     fresh: bool = False,
     dtype: DType = "uint8",
+    workers: Workers | None = None,
     say: Say = unsaid,
     track: Track = untracked,
 ) -> list[Predicted]:
@@ -66,31 +75,52 @@ def predict(
 
     Without ``split``: "oof" where there are masks, and "test" where there are test photos. "oof": each training photo
     by the fold model that did not see its group (with ``fold``: only that fold's). Any other split: the mean over the
-    fold models, for the test photos or for the photos in ``images``. fresh: makes the stores anew.
+    fold models, for the test photos or for the photos in ``images``. fresh: makes the stores anew. workers: other
+    processes that predict in place of this one; photos that they cannot predict are left out and listed, while in this
+    process the first is an error.
 
     Raises:
         UsageError: unknown member or fold, or a split and photos that do not belong together.
         ProjectError: a member is not trained, or the project has no such photos.
+        CarvanaEnsError: no workers, or the scheduler was lost.
     """
     splits = _splits(project, split, images, fold)
     workspace = Workspace(project, say, track)
+    configs = project.select(members)
     results = []
-    for config in project.select(members):
-        if config.model == IMPORTED:
-            say(f"{config.name}: nothing to predict (its maps were imported)")
-            continue
-        for name in splits:
-            if name == "oof":
-                photos, parts, seen = workspace.images, *_out_of_fold(workspace, config, fold)
-                ids = _ever_out_of_fold(workspace, config)
-            else:
-                photos = workspace.test if images is None else ImageFolder(images, say=say)
-                ids = photos.ids
-                parts, seen = _every_fold(workspace, config, ids)
-            with recorded(project, "predict", member=config.name, split=name, device=device) as run:
-                results.append(_predict_split(workspace, config, name, photos, ids, parts, seen, device, fresh, dtype))
-                run |= {"images": results[-1].new}
+    with _cluster(workers, configs, device) as cluster:
+        for config in configs:
+            if config.model == IMPORTED:
+                say(f"{config.name}: nothing to predict (its maps were imported)")
+                continue
+            for name in splits:
+                if name == "oof":
+                    photos, parts, seen = workspace.images, *_out_of_fold(workspace, config, fold)
+                    ids = _ever_out_of_fold(workspace, config)
+                else:
+                    photos = workspace.test if images is None else ImageFolder(images, say=say)
+                    ids = photos.ids
+                    parts, seen = _every_fold(workspace, config, ids)
+                facts = {"member": config.name, "split": name, "device": device}
+                with recorded(project, "predict", **facts) as run:
+                    done = _predict_split(
+                        workspace, config, name, photos, ids, parts, seen, device, fresh, dtype, cluster
+                    )
+                    run |= {"images": done.new}
+                    if cluster is not None:
+                        run |= {"workers": cluster.count(), "failed": sorted(done.failed)}
+                results.append(done)
     return results
+
+
+@contextmanager
+def _cluster(workers: Workers | None, configs: Sequence[MemberConfig], device: str) -> Iterator[Cluster | None]:
+    if workers is None:
+        yield None
+        return
+    models = sorted({config.model for config in configs if config.model != IMPORTED})
+    with connected(workers, partial(installed, models), device) as cluster:
+        yield cluster
 
 
 def _splits(project: Project, split: str | None, images: Path | None, fold: int | None) -> list[str]:
@@ -205,6 +235,7 @@ def _predict_split(
     device: str,
     fresh: bool,
     dtype: DType,
+    cluster: Cluster | None,
 ) -> Predicted:
     project = workspace.project
     model, entry = load_model(config.model)
@@ -218,11 +249,24 @@ def _predict_split(
     with StoreWriter(path, ids, sizes, provenance, dtype) as writer:
         todo = set(writer.missing())
         asked = [image_id for part in parts for image_id in part.ids if image_id in todo]
-        maps = _maps(workspace, config, split, photos, parts, todo, model, device)
-        for image_id, values in workspace.track(maps, len(asked), f"{config.name} {split}"):
-            writer.write(image_id, values)
-            new += 1
-        return Predicted(config.name, split, path, len(ids), new, len(writer.missing()))
+        made: Iterator[tuple[str, str | None]]
+        if cluster is None:
+            made = _written(_maps(workspace, config, split, photos, parts, todo, model, device), writer)
+        else:
+            made = predict_on(cluster, _orders(workspace, config, split, photos, parts, todo, device, writer), writer)
+        failed: dict[str, str] = {}
+        for image_id, reason in workspace.track(made, len(asked), f"{config.name} {split}"):
+            if reason is None:
+                new += 1
+            else:
+                failed[image_id] = reason
+        return Predicted(config.name, split, path, len(ids), new, len(writer.missing()), failed)
+
+
+def _written(maps: Iterable[tuple[str, ProbabilityMap]], writer: StoreWriter) -> Iterator[tuple[str, None]]:
+    for image_id, values in maps:
+        writer.write(image_id, values)
+        yield image_id, None
 
 
 def _maps(
@@ -235,27 +279,31 @@ def _maps(
     model: type[Model],
     device: str,
 ) -> Iterator[tuple[str, ProbabilityMap]]:
-    project = workspace.project
     for part in parts:
         wanted = [image_id for image_id in part.ids if image_id in todo]
         if not wanted:
             continue
-        try:
-            regions = regions_of(project, config, split, part.ids)
-            models = [configured(model, config, project.root) for _ in part.checkpoints]
-            with calling(model, config, "load its checkpoint"):
-                for instance, checkpoint in zip(models, part.checkpoints.values(), strict=True):
-                    instance.load(checkpoint, device)
-            groups = workspace.groups_of(part.ids)
-            with calling(model, config, "predict"):
-                if regions is None:
-                    yield from predict_maps(models, photos, wanted, groups, config.tta, all_ids=part.ids)
-                else:
-                    cropped = CroppedImages(photos, regions.box)
-                    for image_id, values in predict_maps(models, cropped, wanted, groups, config.tta, part.ids):
-                        yield image_id, regions.box(image_id).pasted(values, photos.size(image_id))
-        except MemoryError as error:
-            raise TrainingError(f"{config.name}: not enough memory at this size: use a smaller --size") from error
+        regions = regions_of(workspace.project, config, split, part.ids)
+        checkpoints = list(part.checkpoints.values())
+        member = MemberMaps(workspace.project, config, model, photos, regions, checkpoints, device)
+        yield from member.maps(wanted, workspace.groups_of(part.ids), part.ids)
+
+
+def _orders(
+    workspace: Workspace,
+    config: MemberConfig,
+    split: str,
+    photos: ImageFolder,
+    parts: Sequence[_Part],
+    todo: set[str],
+    device: str,
+    writer: StoreWriter,
+) -> Iterator[Order]:
+    for part in parts:
+        if not todo.isdisjoint(part.ids):
+            regions_of(workspace.project, config, split, part.ids)  # refused here, before work goes out
+            job = job_of(workspace.project, config, split, photos, part.checkpoints.values(), device, writer)
+            yield from orders_of(job, part.ids, workspace.groups_of(part.ids), frozenset(todo))
 
 
 def _provenance(

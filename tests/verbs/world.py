@@ -253,7 +253,8 @@ class World:
         """A command in a process of its own."""
         command = [sys.executable, "-c", "from carvana_ens.cli import main; main()", *map(str, words)]
         source = Path(carvana_ens.__file__).parents[1]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(self.site), str(source)])}
+        path = filter(None, [str(self.site), str(source), os.environ.get("PYTHONPATH")])
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
         pipe = subprocess.PIPE
         return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment, **more)
 

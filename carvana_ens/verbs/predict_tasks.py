@@ -1,0 +1,189 @@
+"""predict on workers: photos go out in tasks, maps are written where they are made, and tokens come back.
+
+Photos are cut into units in the order of their ids, as one process that predicts all of them does, whatever is there
+already and however many workers there are: a unit of which one map is missing is predicted whole, and only what is
+missing is written. So a map does not depend on the number of workers, nor on where an earlier run was stopped. A unit
+that fails is predicted photo by photo, and the photos that fail then are the ones to name.
+"""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from carvana_ens.data.images import ImageFolder
+from carvana_ens.engine.cluster import Cluster
+from carvana_ens.engine.tasks import Died, unordered
+from carvana_ens.engine.worker import alive, kept
+from carvana_ens.errors import CarvanaEnsError, DataError, PluginError, ProjectError, StoreError, TrainingError
+from carvana_ens.learn.inference import units_of
+from carvana_ens.model import MemberConfig
+from carvana_ens.project import Project
+from carvana_ens.registry import load_model
+from carvana_ens.store.hand import StoreHand
+from carvana_ens.store.store import open_store
+from carvana_ens.store.writer import StoreWriter
+from carvana_ens.verbs.member_maps import MemberMaps
+from carvana_ens.verbs.regions import regions_of
+
+TASK = 32
+"""Photos a task, about: few enough that little is lost with a worker, enough to read ahead while a model works."""
+HOPELESS = 32
+"""Photos that may fail before one succeeds: then the member is at fault, not the photos."""
+_PHOTO = (DataError, TrainingError, PluginError)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the tasks of one part share, in values that travel. key: another for each. token: of the store's writer."""
+
+    key: str
+    root: Path
+    config: MemberConfig
+    split: str
+    photos: Path
+    checkpoints: tuple[Path | None, ...]
+    device: str
+    store: Path
+    token: str
+
+
+@dataclass(frozen=True)
+class Order:
+    """Units of photos to predict; groups: of each photo. wanted: those whose maps are missing."""
+
+    job: Job
+    units: tuple[tuple[str, ...], ...]
+    groups: Mapping[str, str]
+    wanted: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Token:
+    """What was done: checksums of the maps that were written, and why others could not be made."""
+
+    checksums: tuple[tuple[str, int], ...]
+    failed: tuple[tuple[str, str], ...]
+
+
+def job_of(
+    project: Project,
+    config: MemberConfig,
+    split: str,
+    photos: ImageFolder,
+    checkpoints: Iterable[Path | None],
+    device: str,
+    writer: StoreWriter,
+) -> Job:
+    """A job with every path absolute, as workers need them."""
+    files = tuple(None if path is None else path.absolute() for path in checkpoints)
+    folder, store = photos.folder.absolute(), Path(writer.path).absolute()
+    return Job(uuid.uuid4().hex, project.root.absolute(), config, split, folder, files, device, store, writer.token)
+
+
+def orders_of(job: Job, ids: Sequence[str], groups: Mapping[str, str], todo: frozenset[str]) -> Iterator[Order]:
+    """The tasks of a part. ids: all its photos, in order. todo: photos whose maps are missing."""
+    model = load_model(job.config.model)[0]
+    wanted = (unit for unit in units_of(model, ids, groups) if not todo.isdisjoint(unit))
+    units: list[tuple[str, ...]] = []
+    for unit in itertools.chain(wanted, [None]):
+        if units and (unit is None or sum(map(len, units)) + len(unit) > TASK):
+            yield _order(job, units, groups, todo)
+            units = []
+        if unit is not None:
+            units.append(tuple(unit))
+
+
+def predict_on(cluster: Cluster, orders: Iterable[Order], writer: StoreWriter) -> Iterator[tuple[str, str | None]]:
+    """(id, None) for each map that was made and recorded, (id, reason) for each that cannot be made; in any order.
+
+    Raises:
+        CarvanaEnsError: what no photo is to blame for; the maps so far are kept.
+    """
+    new = failures = 0
+    for order, token in unordered(cluster, predict_order, orders, _parts):
+        if isinstance(token, Died):
+            reason = f"predicting it ends every worker: a crash, or {cluster.limit:g} s without a map"
+            token = Token((), tuple((image_id, reason) for image_id in _due(order)))  # noqa: PLW2901
+        writer.record(token.checksums)
+        yield from ((image_id, None) for image_id, _ in token.checksums)
+        yield from token.failed
+        new, failures = new + len(token.checksums), failures + len(token.failed)
+        if failures >= HOPELESS and not new:
+            image_id, reason = token.failed[0]
+            raise TrainingError(f"{failures} photos were tried and none could be predicted, {image_id}: {reason}")
+
+
+def predict_order(order: Order) -> Token:
+    """On a worker: predicts the units and writes the chunks of the wanted maps."""
+    opened = kept(order.job.key, partial(_Opened, order.job))
+    checksums: dict[str, int] = {}
+
+    def make(ids: Sequence[str]) -> None:
+        for image_id, values in opened.maps.maps(ids, order.groups, ids):
+            if image_id in order.wanted:
+                checksums[image_id] = opened.hand.write(image_id, values)
+            alive()
+
+    failed: dict[str, str] = {}
+    for ids in _tries(order, opened.by_group):
+        if any(image_id not in checksums for image_id in ids if image_id in order.wanted):
+            try:
+                make(ids)
+            except _PHOTO as error:
+                if len(ids) == 1 or opened.by_group:
+                    failed |= dict.fromkeys(order.wanted.intersection(ids), str(error))
+    return Token(tuple(checksums.items()), tuple((i, why) for i, why in failed.items() if i not in checksums))
+
+
+def _tries(order: Order, by_group: bool) -> Iterator[tuple[str, ...]]:
+    """Photos to predict together: all, then what failed unit by unit, then photo by photo."""
+    yield tuple(itertools.chain(*order.units))
+    for unit in order.units:
+        yield unit
+        if not by_group:
+            yield from ((image_id,) for image_id in unit)
+
+
+class _Opened:
+    """What a worker keeps from one task of a job to the next."""
+
+    def __init__(self, job: Job) -> None:
+        try:
+            project = Project(job.root)
+            photos = ImageFolder(job.photos)
+            self.hand = StoreHand(open_store(job.store), job.token)
+            regions = regions_of(project, job.config, job.split, ())  # that they are all there was seen by who asks
+        except (DataError, ProjectError, StoreError) as error:
+            raise CarvanaEnsError(
+                f"a worker on {socket.gethostname()} does not see what this process sees: {error}; workers need "
+                f"project, photos and stores under the same paths"
+            ) from error
+        model = load_model(job.config.model)[0]
+        self.by_group = model.context == "group"
+        self.maps = MemberMaps(project, job.config, model, photos, regions, job.checkpoints, job.device)
+
+
+def _order(job: Job, units: Sequence[tuple[str, ...]], groups: Mapping[str, str], wanted: frozenset[str]) -> Order:
+    ids = list(itertools.chain(*units))
+    return Order(job, tuple(units), {image_id: groups[image_id] for image_id in ids}, wanted.intersection(ids))
+
+
+def _parts(order: Order) -> list[Order]:
+    """Smaller orders, with batches that stay what they are as long as they can: units, then photos."""
+    model = load_model(order.job.config.model)[0]
+    units: Iterable[tuple[str, ...]] = order.units
+    if model.context == "image" and (len(order.units) == 1 or model.batch_size == 1):
+        units = ((image_id,) for image_id in _due(order))
+    due = (unit for unit in units if not order.wanted.isdisjoint(unit))
+    return [_order(order.job, [unit], order.groups, order.wanted) for unit in due]
+
+
+def _due(order: Order) -> list[str]:
+    """The wanted photos in order."""
+    return [image_id for image_id in itertools.chain(*order.units) if image_id in order.wanted]

@@ -1,0 +1,210 @@
+"""Work on other processes: schedulers and workers as a user starts them, killed, hanging and given broken photos."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+import carvana_ens
+from carvana_ens import open_store
+
+pytest.importorskip("distributed", reason="needs the extra [dist]")
+SECONDS = 120  # for what must happen; nothing here waits for time to pass
+ENTRIES = """[carvana_ens.models]
+together = worker_models:Together
+trouble = worker_models:Trouble
+"""
+
+
+@pytest.fixture
+def troubled(project, oracle, monkeypatch):
+    """A project of 6 training cars' worth of test photos, and a package of models that make trouble."""
+    folder = project.root / "site"
+    folder.mkdir()
+    shutil.copy(Path(__file__).with_name("worker_models.py"), folder)
+    oracle.package(folder, "worker_models", ENTRIES)
+    for number in range(4, 40):
+        oracle.save_photo(project.test, f"b22_{number:02d}")
+    source = Path(carvana_ens.__file__).parents[1]
+    path = os.pathsep.join([str(folder), str(project.site), str(source)])
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setenv("PYTHONPATH", path)
+    yield project
+    sys.modules.pop("worker_models", None)
+
+
+class Farm:
+    """A scheduler and its workers, each a process of its own."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.folder = folder
+        self.environment = {**os.environ, "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1", **environment}
+        self.processes: list[subprocess.Popen] = []
+        self.scheduler = self.start("scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", "head.json")
+        head = folder / "head.json"
+        wait_for(lambda: head.exists() and head.read_text().endswith("}"))
+        self.address = json.loads(head.read_text())["address"]
+
+    def start(self, kind: str, *words: str) -> subprocess.Popen:
+        command = [sys.executable, "-m", "dask", kind, *words, "--no-dashboard"]
+        with open(self.folder / f"{kind}{len(self.processes)}.log", "wb") as log:
+            process = subprocess.Popen(
+                command, cwd=self.folder, stdout=log, stderr=log, env=self.environment, start_new_session=True
+            )
+        self.processes.append(process)
+        return process
+
+    def work(self, count: int) -> list[subprocess.Popen]:
+        return [self.start("worker", self.address, "--nthreads", "1") for _ in range(count)]
+
+    def end(self) -> None:
+        for process in self.processes:
+            os.killpg(process.pid, signal.SIGKILL)  # with the processes that workers have under them
+            process.wait()
+
+
+@pytest.fixture
+def farm(troubled):
+    farms = []
+
+    def start(workers: int, **environment: str) -> Farm:
+        folder = troubled.root / f"farm{len(farms)}"
+        folder.mkdir()
+        farms.append(Farm(folder, environment))
+        farms[-1].work(workers)
+        return farms[-1]
+
+    yield start
+    for each in farms:
+        each.end()
+
+
+def wait_for(ready):
+    until = time.monotonic() + SECONDS
+    while not ready():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def ended(process):
+    """Code, output and error lines of a command."""
+    out, err = process.communicate(timeout=SECONDS)
+    return process.returncode, out, err.splitlines()
+
+
+def recorded(store):
+    return np.flatnonzero(zarr.open_group(store, mode="r")["done"][:] if (store / "done" / "c").exists() else [])
+
+
+def forget(store, numbers):
+    """Takes done records away, as if the maps had not been made yet."""
+    zarr.open_group(store, mode="r+")["done"][np.array(numbers)] = 0
+
+
+def fingerprint(world, *words):
+    """Of the test maps of a member as one process predicts them, in a store that is then taken away."""
+    name = words[0]
+    world.did("predict", name, "--split", "test")
+    found = open_store(world.store(name, "test")).fingerprint()
+    shutil.rmtree(world.store(name, "test"))
+    return found
+
+
+@pytest.mark.slow
+def test_maps_do_not_depend_on_workers_or_stops(troubled, farm):
+    troubled.did("add-model", "together")
+    troubled.did("add-model", "group-cut")
+    expected = {name: fingerprint(troubled, name) for name in ("together", "group-cut")}
+    address = farm(3).address
+    for where in (("--scheduler", address), ("--workers", "2")):
+        code, out, err = ended(troubled.process("--project", troubled.cars, "predict", "--split", "test", *where))
+        assert (code, err) == (0, [])  # nothing of Dask's own on the terminal
+        assert out.count("42 maps predicted, 42 in all\n") == 2
+        for name, value in expected.items():
+            store = troubled.store(name, "test")
+            assert open_store(store).fingerprint() == value
+            shutil.rmtree(store)
+    troubled.did("predict", "together", "--split", "test")
+    store = troubled.store("together", "test")
+    forget(store, [1, 6, 7, 30])
+    before = {path: path.stat().st_mtime_ns for path in store.glob("prob/c/*/0/0")}
+    code, out, err = ended(troubled.process("--project", troubled.cars, "predict", "together", "--scheduler", address))
+    assert (code, err) == (0, [])
+    assert "test.zarr: 4 maps predicted, 42 in all" in out
+    assert open_store(store).fingerprint() == expected["together"]
+    again = {int(path.parts[-3]) for path, written in before.items() if path.stat().st_mtime_ns != written}
+    assert again == {1, 6, 7, 30}  # what was there is not written again
+    assert troubled.did("verify", "together").out.count("0 missing, 0 damaged") == 2
+
+
+@pytest.mark.slow
+def test_a_killed_worker_a_hanging_one_and_a_broken_photo(troubled, farm):
+    words = ("--set", "how=sleep", "--set", "at=b22_20", "--set", f"marks={troubled.root}", "--set", "pause=0.05")
+    troubled.did("add-model", "trouble", *words)
+    broken = troubled.test / "b22_30.jpg"
+    broken.write_bytes(broken.read_bytes()[:-900])
+    here = farm(3)
+    store = troubled.store("trouble", "test")
+    command = ("predict", "--split", "test", "--scheduler", here.address, "--worker-limit", "4")
+    process = troubled.process("--project", troubled.cars, *command)
+    wait_for(lambda: list(store.glob("prob/c/*/0/0")))
+    os.killpg(here.processes[1].pid, signal.SIGKILL)
+    code, out, err = ended(process)
+    assert code == 3
+    assert "test.zarr: 41 maps predicted, 42 in all, 1 missing" in out
+    assert len(err) == 1
+    assert err[0].startswith("failed: b22_30 (trouble, test): ")
+    assert str(broken) in err[0]
+    assert open_store(store).missing() == ["b22_30"]
+    assert len(list(troubled.root.glob("trouble-*"))) >= 2  # it did hang, and was tried again
+    assert troubled.did("verify").out.endswith("41 right, 1 missing, 0 damaged\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["kill", "raise"])
+def test_a_photo_that_ends_every_worker_is_named(troubled, how):
+    words = ("--set", f"how={how}", "--set", "at=b22_20", "--set", f"marks={troubled.root}", "--set", "times=0")
+    troubled.did("add-model", "trouble", *words)
+    command = ("--project", troubled.cars, "predict", "--split", "test", "--workers", "2")
+    code, out, err = ended(troubled.process(*command))
+    assert code == 3
+    assert "test.zarr: 41 maps predicted, 42 in all, 1 missing" in out
+    reason = {
+        "kill": "predicting it ends every worker: a crash, or 1800 s without a map",
+        "raise": "member trouble: model trouble cannot predict: ValueError: no such layer",
+    }[how]
+    assert len(err) == 1
+    assert err[0].startswith(f"failed: b22_20 (trouble, test): {reason}")
+    assert open_store(troubled.store("trouble", "test")).missing() == ["b22_20"]
+    if how == "kill":
+        assert len(list(troubled.root.glob("trouble-*"))) >= 3
+
+
+@pytest.mark.slow
+def test_a_lost_scheduler_is_one_line_and_a_rerun_completes(troubled, farm):
+    troubled.did("add-model", "trouble", "--set", "pause=0.1")
+    expected = fingerprint(troubled, "trouble")
+    here = farm(2)
+    store = troubled.store("trouble", "test")
+    words = ("--project", troubled.cars, "predict", "--split", "test")
+    process = troubled.process(*words, "--scheduler", here.address)
+    wait_for(lambda: list(store.glob("prob/c/*/0/0")))
+    here.scheduler.kill()
+    code, out, err = ended(process)
+    assert (code, out) == (1, "")
+    gone = "is gone: what is finished is kept; start it again, and the same command goes on from there"
+    assert err == [f"error: the scheduler {here.address} {gone}"]
+    left = open_store(store).missing()
+    assert left
+    assert f"{len(left)} maps predicted, 42 in all" in troubled.did("predict", "--split", "test").out
+    assert open_store(store).fingerprint() == expected
