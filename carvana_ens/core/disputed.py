@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 
 from carvana_ens.core import disputed_kernels as kernels
 from carvana_ens.core.blend import FULL_SCALE, StackedCodes
+from carvana_ens.core.dice import counts
 from carvana_ens.core.jit import run
 from carvana_ens.core.rle import check_bits
 from carvana_ens.core.scratch import Scratch
+from carvana_ens.core.spaces import SCALE, Tables, bound_values, look_up
 from carvana_ens.core.weights import MAX_WEIGHT_SUM
 from carvana_ens.errors import UsageError
 from carvana_ens.types import Bits
@@ -50,10 +52,13 @@ class DisputedImage:
     constants: tuple[int, int, int]
 
 
-def disputed_pixels(codes: StackedCodes, truth_bits: Bits, low: int, high: int) -> DisputedImage:
+def disputed_pixels(
+    codes: StackedCodes, truth_bits: Bits, low: int, high: int, tables: Tables | None = None
+) -> DisputedImage:
     """The pixels of one image that some weights and some threshold t with low <= ceil(t S) <= high tell apart.
 
-    codes: (M, P), C-contiguous. truth_bits: the true mask as ``mask_bits`` gives it.
+    codes: (M, P), C-contiguous. truth_bits: the true mask as ``mask_bits`` gives it. tables: of a blending space, as
+    ``scaled_tables`` gives them: S is then 65535, and the pixels are left with their values.
 
     Raises:
         UsageError: a shape, dtype or range that is not as above.
@@ -64,15 +69,31 @@ def disputed_pixels(codes: StackedCodes, truth_bits: Bits, low: int, high: int) 
             f"codes are {codes.dtype} {codes.shape}: they must be uint8 or uint16 (members, pixels), C-contiguous"
         )
     check_bits(truth_bits, codes.shape[1])
-    check_levels(low, high, FULL_SCALE[codes.dtype])
-    words = _scratch.array("disputed", truth_bits.size, np.uint64)
-    kept, *constants = run(kernels.find_disputed, codes, truth_bits, low, high, words)
+    if tables is None:
+        check_levels(low, high, FULL_SCALE[codes.dtype])
+        words = _scratch.array("disputed", truth_bits.size, np.uint64)
+        kept, *constants = run(kernels.find_disputed, codes, truth_bits, low, high, words)
+    else:
+        check_levels(low, high, SCALE)
+        possible, certain = bound_values(codes, tables, low, high)
+        words = possible ^ certain
+        kept, constants = int(np.bitwise_count(words).sum()), [*counts(certain, truth_bits)]
     blocks = -(-kept // 64)
     found: Any = np.zeros((codes.shape[0], blocks * 64), codes.dtype)
     labels = np.zeros(blocks, np.uint64)
     if kept:
         run(kernels.take_disputed, codes, truth_bits, words, found, labels)
+    if tables is not None:
+        found = _values(found, tables, kept)
     return DisputedImage(found, labels, kept, (constants[0], constants[1], constants[2]))
+
+
+def _values(codes: StackedCodes, tables: Tables, kept: int) -> StackedCodes:
+    """What the codes of pixels count as; those that only fill up stay 0."""
+    values = np.zeros(codes.shape, np.uint16)
+    for table, row, out in zip(tables, codes, values, strict=True):
+        look_up(table, row[:kept], out[:kept])
+    return values
 
 
 def check_levels(low: int, high: int, full_scale: int) -> None:

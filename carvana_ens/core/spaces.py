@@ -19,14 +19,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from carvana_ens.core.blend import FULL_SCALE
+from carvana_ens.core import space_kernels as kernels
+from carvana_ens.core.blend import FULL_SCALE, StackedCodes, check_stack
 from carvana_ens.core.jit import run
-from carvana_ens.core.space_kernels import look_up as _look_up
 from carvana_ens.errors import DataError, UsageError
-from carvana_ens.types import Json
+from carvana_ens.types import Bits, Json
 
 Table = NDArray[np.uint16]
 """(256,) for uint8 codes or (65536,) for uint16 codes: a value 0..65535 for each code, non-decreasing."""
+
+Tables = NDArray[np.uint16]
+"""(M, S + 1) those of all members of a stack with full scale S."""
 
 SCALE = 65535
 """Full scale of the values, whatever that of the codes is."""
@@ -176,7 +179,86 @@ def look_up(table: Table, codes: NDArray[Any], out: Table) -> None:
         )
     if out.dtype != np.uint16 or out.shape != codes.shape or out.ndim != 1:
         raise UsageError(f"codes {codes.shape} cannot be looked up into {out.dtype} {out.shape}: give uint16 (P,) both")
-    run(_look_up, table, codes, out)
+    run(kernels.look_up, table, codes, out)
+
+
+def scaled_tables(tables: Sequence[Table], full_scale: int) -> Tables:
+    """The tables of all members for stacks of one scale; in uint16 stacks uint8 codes are multiplied by 257.
+
+    full_scale: of the stacks, 255 or 65535.
+
+    Raises:
+        UsageError: no tables, or one for uint16 codes where the stacks are uint8.
+    """
+    if not tables or any(table.size - 1 > full_scale for table in tables):
+        raise UsageError(
+            f"tables of {[table.size for table in tables]} values are not for codes of 0..{full_scale}: fit the space "
+            f"on maps like these"
+        )
+    codes = np.arange(full_scale + 1)
+    return np.stack([table[codes // (full_scale // (table.size - 1))] for table in tables])
+
+
+def first_codes(tables: Tables, value: int) -> NDArray[np.int64]:
+    """(M,) the first code of each member whose value is at least this one; S + 1 where there is none."""
+    return np.array([np.searchsorted(table, value) for table in tables], np.int64)
+
+
+class SpaceBlend:
+    """Blends of stacks of codes in a space, cut at one threshold."""
+
+    def __init__(self, tables: Tables, weights: NDArray[np.uint32], cut_sum: int) -> None:
+        """tables: as ``scaled_tables`` gives them. weights: (M,) uint32, each above 0, sum at most 2**16. cut_sum: as
+        ``weights.cut_sum`` gives it for full scale 65535.
+
+        Raises:
+            UsageError: another number of weights, one that is 0, or a cut outside 1..65535 W.
+        """
+        total = int(weights.sum(dtype=np.uint64))
+        if len(tables) != weights.size or not weights.all() or not 1 <= cut_sum <= SCALE * total:
+            raise UsageError(
+                f"{len(tables)} tables, weights {weights.tolist()} and a cut sum of {cut_sum} are no blend: give one "
+                f"table a weight, weights above 0 and a cut sum in 1..{SCALE * total}"
+            )
+        self._tables, self._weights, self._cut_sum = tables, weights, np.uint64(cut_sum)
+        self._firsts = first_codes(tables, -(-cut_sum // total))
+
+    def bits(self, codes: StackedCodes) -> Bits:
+        """The mask as bit words; codes: (M, P) C-contiguous.
+
+        Raises:
+            UsageError: another shape or dtype.
+        """
+        codes, weights, _ = check_stack(codes, self._weights)
+        check_scale(codes, self._tables)
+        bits = np.empty(-(-codes.shape[1] // 64), np.uint64)
+        run(kernels.blend_values, codes, self._tables, self._firsts, weights, self._cut_sum, bits)
+        return bits
+
+
+def bound_values(codes: StackedCodes, tables: Tables, low: int, high: int) -> tuple[Bits, Bits]:
+    """Bit words of the pixels where any value is at least low, and where every value is at least high.
+
+    codes: (M, P) C-contiguous. low, high: 1..65535.
+
+    Raises:
+        UsageError: codes of another dtype or another number of members than the tables are for.
+    """
+    check_scale(codes, tables)
+    possible, certain = (np.empty(-(-codes.shape[1] // 64), np.uint64) for _ in range(2))
+    lows, highs = first_codes(tables, low), first_codes(tables, high)
+    run(kernels.bound_values, codes, lows, highs, tables.shape[1], possible, certain)
+    return possible, certain
+
+
+def check_scale(codes: StackedCodes, tables: Tables) -> None:
+    """Refuses a stack that tables are not for.
+
+    Raises:
+        UsageError: it has another dtype or number of members.
+    """
+    if tables.shape != (len(codes), FULL_SCALE[codes.dtype] + 1):
+        raise UsageError(f"codes {codes.dtype} {codes.shape} are not for tables {tables.shape}: see scaled_tables")
 
 
 def _table_json(table: MemberTable) -> Json:

@@ -13,11 +13,11 @@ from carvana_ens.core.blend import blend_bits
 from carvana_ens.core.expected_dice import expected_dice_bits
 from carvana_ens.core.packed import can_blend
 from carvana_ens.core.rle import bits_mask, rle_encode_bits_bytes
-from carvana_ens.core.spaces import PROBABILISTIC, Space
+from carvana_ens.core.spaces import PROBABILISTIC, SCALE, Space, SpaceBlend, scaled_tables
 from carvana_ens.core.weights import MAX_WEIGHT_SUM, cut_sum, integer_weights, parse_threshold, parse_weights
 from carvana_ens.engine import default_threads, ordered_map
 from carvana_ens.ensemble.packed_stack import PackedStack
-from carvana_ens.ensemble.stack import MapStack
+from carvana_ens.ensemble.stack import MapStack, check_tables
 from carvana_ens.errors import StoreError, UsageError
 from carvana_ens.store.store import ProbabilityStore
 from carvana_ens.types import Bits, Mask, Say, Size, unsaid
@@ -145,10 +145,15 @@ class Blend:
         self.ids = chosen[0].ids
         self._sizes = dict(zip(self.ids, chosen[0].sizes, strict=True))
         tables = self.space.tables(sorted(self.weights))
-        self._stack = MapStack(chosen, tables)
+        check_tables(chosen, tables)
+        # an expected Dice takes every value; at a threshold few are needed, so codes are read and those looked up
+        self._stack = MapStack(chosen, tables if cut == "expected-dice" else ())
         total = int(self._factors.sum())
-        self._cut = cut_sum(self.threshold, self._stack.full_scale, total)
+        self._cut = cut_sum(self.threshold, SCALE if tables else self._stack.full_scale, total)
         self._packed: PackedStack | None = None
+        self._spaced: SpaceBlend | None = None
+        if cut == "threshold" and tables:
+            self._spaced = SpaceBlend(scaled_tables(tables, self._stack.full_scale), self._factors, self._cut)
         packed = cut == "threshold" and not tables and all(store.packed is not None for store in chosen)
         if packed and can_blend(self._cut, total, self._stack.full_scale):
             self._packed = PackedStack(chosen, self._factors, self._cut, self._stack.full_scale)
@@ -192,6 +197,8 @@ class Blend:
             return self._packed.bits(image_id)
         if self.cut == "expected-dice":
             return expected_dice_bits(self._stack.read(image_id), self._factors)
+        if self._spaced is not None:
+            return self._spaced.bits(self._stack.read(image_id))
         return blend_bits(self._stack.read(image_id), self._factors, self._cut)
 
     def mask(self, image_id: str) -> Mask:

@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carvana_ens.core.disputed import Counts, DisputedImage, DisputedPixels, disputed_pixels
-from carvana_ens.core.spaces import Table
+from carvana_ens.core.spaces import SCALE, Table, scaled_tables
 from carvana_ens.core.weights import cut_sum
 from carvana_ens.engine import default_threads, ordered_map
 from carvana_ens.ensemble.objectives import Objective, Scores
-from carvana_ens.ensemble.stack import MapStack
+from carvana_ens.ensemble.stack import MapStack, check_tables
 from carvana_ens.errors import CarvanaEnsError, DataError, StoreError, UsageError
 from carvana_ens.store.store import ProbabilityStore
 from carvana_ens.types import Bits, Size, Track, untracked
@@ -178,13 +178,16 @@ def keep_disputed(
         raise DataError(
             "no image is out-of-fold for every member: nothing can be tuned; give the members one fold table"
         )
-    stack = MapStack(stores, tables)
-    levels = _levels(low, high, stack.full_scale, LEVELS if tables else stack.full_scale)
+    check_tables(stores, tables)
+    stack = MapStack(stores)
+    scaled = scaled_tables(tables, stack.full_scale) if tables else None
+    full_scale = SCALE if tables else stack.full_scale
+    levels = _levels(low, high, full_scale, LEVELS if tables else full_scale)
     first = stores[0]
 
     def one(image_id: str) -> DisputedImage:
         bits = truth(image_id, first.sizes[first.index[image_id]])
-        return disputed_pixels(stack.read(image_id), bits, levels[0], levels[-1])
+        return disputed_pixels(stack.read(image_id), bits, levels[0], levels[-1], scaled)
 
     threads = threads or default_threads()
     with _Collected(memory, folder) as collected:
@@ -192,7 +195,7 @@ def keep_disputed(
             collected.add(image)
         return Disputed(
             ids=tuple(ids),
-            thresholds=(low,) if low == high else tuple(Fraction(level, stack.full_scale) for level in levels),
+            thresholds=(low,) if low == high else tuple(Fraction(level, full_scale) for level in levels),
             pixels=collected.pixels(len(stores), levels),
             numbers=np.arange(len(ids)),
             threads=threads,

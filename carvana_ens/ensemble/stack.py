@@ -16,6 +16,23 @@ from carvana_ens.store.store import ProbabilityStore
 from carvana_ens.types import Codes
 
 
+def check_tables(stores: Sequence[ProbabilityStore], tables: Sequence[Table]) -> None:
+    """Refuses tables of a blending space, () for none, that are not for these stores.
+
+    Raises:
+        UsageError: tables for another number of stores.
+        StoreError: a table that is not for the codes of its store.
+    """
+    if tables and len(tables) != len(stores):
+        raise UsageError(f"{len(stores)} stores have {len(tables)} tables of a blending space: give one a store")
+    for store, table in zip(stores, tables, strict=False):
+        if table.size != store.full_scale + 1:
+            raise StoreError(
+                f"{store.path} has codes of 0..{store.full_scale}, its table in the blending space {table.size} "
+                f"values: fit the space on maps of the same dtype"
+            )
+
+
 class MapStack:
     """Reads one image from several stores into memory that each thread uses again and again.
 
@@ -27,18 +44,10 @@ class MapStack:
         codes read are then its values. () for the codes as they are.
 
         Raises:
-            UsageError: tables for another number of stores.
-            StoreError: a table that is not for the codes of its store.
+            UsageError, StoreError: as ``check_tables`` says.
         """
         self._stores = tuple(stores)
-        if tables and len(tables) != len(stores):
-            raise UsageError(f"{len(stores)} stores have {len(tables)} tables of a blending space: give one a store")
-        for store, table in zip(stores, tables, strict=False):
-            if table.size != store.full_scale + 1:
-                raise StoreError(
-                    f"{store.path} has codes of 0..{store.full_scale}, its table in the blending space {table.size} "
-                    f"values: fit the space on maps of the same dtype"
-                )
+        check_tables(stores, tables)
         self._tables = tuple(tables)
         self.full_scale = SCALE if tables else max(store.full_scale for store in stores)
         self._dtype = np.uint8 if self.full_scale == 255 else np.uint16

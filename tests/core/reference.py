@@ -241,6 +241,21 @@ def look_up(table, codes):
     return [int(table[code]) for code in codes]
 
 
+def values_of(tables, codes):
+    """(M, P) values of (M, P) codes."""
+    return np.array([look_up(table, row) for table, row in zip(tables, codes, strict=True)])
+
+
+def blend_values(tables, codes, weights, cut_sum):
+    return blend(values_of(tables, codes), weights, cut_sum)
+
+
+def bound_values(tables, codes, low, high):
+    """(any value is at least low, every value is at least high)."""
+    values = values_of(tables, codes)
+    return values.max(0) >= low, values.min(0) >= high
+
+
 def expected_dice(hist, level):
     """2 sum(p over the mask) / (mask + sum(p)) of the pixels at a level or above, p = l / S; nothing at all: 1."""
     full_scale = len(hist) - 1

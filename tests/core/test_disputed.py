@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from fractions import Fraction
 
@@ -61,6 +62,45 @@ def test_kept_pixels_equal_the_twin(reference, dtype, pixels):
                     assert found.codes.dtype == dtype
                     assert np.array_equal(found.codes, expected_codes), kind
                     assert np.array_equal(flat(found.truth, found.truth.size * 64), expected_truth), kind
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_kept_pixels_of_a_space_are_those_of_its_values(reference, dtype):
+    full_scale = DTYPES[dtype]
+    rng = np.random.default_rng(9)
+    steps = rng.integers(0, 2 * 65535 // full_scale + 1, (3, full_scale + 1)) * (rng.random(full_scale + 1) < 0.5)
+    tables = np.minimum(1 + steps.cumsum(1), 65535).astype(np.uint16)  # code 0 counts: pixels that fill up must not
+    for pixels in PIXELS:
+        for kind, codes in reference.code_kinds(3, pixels, dtype, full_scale // 2).items():
+            values = reference.values_of(tables, codes).astype(np.uint16)
+            truth = rng.random(pixels) < 0.5
+            for low, high in ((1, 65535), (16384, 49151), (32768, 32768)):
+                found = disputed_pixels(codes, mask_bits(truth[None]), low, high, tables)
+                disputed, constants = reference.find_disputed(values, truth, low, high)
+                expected_values, expected_truth = reference.take_disputed(values, truth, disputed)
+                assert (found.kept, found.constants) == (disputed.sum(), constants), kind
+                assert found.codes.dtype == np.uint16
+                assert np.array_equal(found.codes, expected_values), kind
+                assert np.array_equal(flat(found.truth, found.truth.size * 64), expected_truth), kind
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    step=st.sampled_from([2, 3, 128, 255, 256, 4000]),
+    first=st.integers(1, 9),
+    weights=st.lists(st.integers(0, 16384), min_size=3, max_size=3).filter(any),
+)
+def test_levels_in_steps(reference, seed, step, first, weights):
+    """Codes on both sides of every level, so that sums fall beside multiples of W step."""
+    rng = np.random.default_rng(seed)
+    levels = range(first * step, min(65535, (first + 7) * step) + 1, step)
+    codes = rng.choice([*levels], (3, 300)) + rng.integers(-1, 2, (3, 300))
+    codes = codes.clip(0, 65535).astype(np.uint16)
+    truth = rng.random(300) < 0.5
+    pixels = dataclasses.replace(kept([codes], [truth], levels[0], levels[-1]), step=step)
+    expected = [reference.count_reached(codes, truth, weights, level * sum(weights)) for level in levels]
+    assert pixels.level_counts(np.array(weights, np.uint32)).tolist() == [expected]
 
 
 @st.composite

@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 
 from carvana_ens.core.space_tables import logit_table, vote_table
-from carvana_ens.core.spaces import KINDS, MemberTable, Space, look_up
+from carvana_ens.core.spaces import (
+    KINDS,
+    MemberTable,
+    Space,
+    SpaceBlend,
+    bound_values,
+    first_codes,
+    look_up,
+    scaled_tables,
+)
+from carvana_ens.core.weights import cut_sum
 from carvana_ens.errors import DataError, UsageError
 
 PIXELS = [1, 7, 8, 63, 64, 65, 1000]
@@ -43,6 +53,70 @@ def test_looking_up_in_place(reference):
     expected = reference.look_up(table, codes)
     look_up(table, codes, codes)
     assert codes.tolist() == expected
+
+
+def tables_of(full_scale, members):
+    """One rises, one votes, one is flat, and so on."""
+    made = [rising(full_scale, 1), vote_table(full_scale // 2, full_scale).values, np.zeros(full_scale + 1, np.uint16)]
+    made += [np.full(full_scale + 1, 65535, np.uint16), logit_table(full_scale).values]
+    return scaled_tables((made * members)[:members], full_scale)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("weights", [[1], [65536], [2, 3], [5, 1, 1, 8, 13, 2]], ids=str)
+def test_blends_and_bounds_of_values_equal_the_twins(reference, dtype, weights):
+    full_scale, factors = DTYPES[dtype], np.array(weights, np.uint32)
+    tables = tables_of(full_scale, len(weights))
+    for threshold in (Fraction(1, 2), Fraction(1, 65535), Fraction(1), Fraction(2, 3)):
+        cut = cut_sum(threshold, 65535, sum(weights))
+        blend, level = SpaceBlend(tables, factors, cut), math.ceil(threshold * 65535)
+        for pixels in (1, 63, 64, 65, 300):
+            for kind, codes in reference.code_kinds(len(weights), pixels, dtype, full_scale // 2).items():
+                expected = reference.bits_of(reference.blend_values(tables, codes, weights, cut))
+                assert np.array_equal(blend.bits(codes), expected), (kind, pixels, threshold)
+                for low, high in ((level, level), (max(level // 2, 1), level)):
+                    found = bound_values(codes, tables, low, high)
+                    for got, twin in zip(found, reference.bound_values(tables, codes, low, high), strict=True):
+                        assert np.array_equal(got, reference.bits_of(twin)), (kind, pixels, low, high)
+
+
+def test_every_cut_of_a_small_blend_of_values(reference):
+    codes = np.random.default_rng(5).integers(0, 256, (3, 130)).astype(np.uint8)
+    tables, weights = tables_of(255, 3), np.array([2, 7, 1], np.uint32)
+    values = reference.values_of(tables, codes)
+    sums = reference.sums(values, weights)
+    for cut in sorted({*sums.tolist(), *(sums + 1).tolist(), 1, 655350} - {0, 655351}):
+        assert np.array_equal(SpaceBlend(tables, weights, cut).bits(codes), reference.bits_of(sums >= cut))
+
+
+def test_tables_of_one_scale():
+    narrow, wide = rising(255), rising(65535)
+    tables = scaled_tables([narrow, wide], 65535)
+    assert np.array_equal(tables[0, ::257], narrow)
+    assert np.array_equal(tables[1], wide)
+    assert scaled_tables([narrow], 255).tolist() == [narrow.tolist()]
+    assert first_codes(scaled_tables([narrow, np.zeros(256, np.uint16)], 255), 1).tolist() == [
+        next(code for code, value in enumerate(narrow) if value),
+        256,
+    ]
+    with pytest.raises(UsageError, match=r"tables of \[256, 65536\] values are not for codes of 0\.\.255"):
+        scaled_tables([narrow, wide], 255)
+    with pytest.raises(UsageError, match=r"tables of \[\]"):
+        scaled_tables([], 255)
+
+
+def test_what_cannot_be_blended():
+    tables, ones = tables_of(255, 2), np.ones(2, np.uint32)
+    for weights, cut in ((ones[:1], 9), (np.array([1, 0], np.uint32), 9), (ones, 0), (ones, 2 * 65535 + 1)):
+        with pytest.raises(UsageError, match="are no blend: give one table a weight"):
+            SpaceBlend(tables, weights, cut)
+    blend = SpaceBlend(tables, ones, 9)
+    with pytest.raises(UsageError, match=r"codes uint16 \(2, 9\) are not for tables \(2, 256\)"):
+        blend.bits(np.zeros((2, 9), np.uint16))
+    with pytest.raises(UsageError, match=r"uint32 \(3,\)"):
+        blend.bits(np.zeros((3, 9), np.uint8))
+    with pytest.raises(UsageError, match=r"codes uint8 \(3, 9\) are not for tables"):
+        bound_values(np.zeros((3, 9), np.uint8), tables, 1, 2)
 
 
 @pytest.mark.parametrize(
