@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from carvana_ens.core.rle_batch import rle_decode_many as rle_decode_many
     from carvana_ens.core.rle_batch import rle_encode_many as rle_encode_many
     from carvana_ens.ensemble.blending import blend as blend
+    from carvana_ens.ensemble.step_choice import choose_steps as choose_steps
+    from carvana_ens.ensemble.steps import PostProcessed as PostProcessed
+    from carvana_ens.ensemble.steps import parse_steps as parse_steps
     from carvana_ens.errors import CarvanaEnsError as CarvanaEnsError
     from carvana_ens.errors import TrainingError as TrainingError
     from carvana_ens.errors import UsageError as UsageError
@@ -59,6 +62,7 @@ _HOMES = {
     "MemberConfig": "model",
     "Model": "model",
     "NoOptions": "model",
+    "PostProcessed": "ensemble.steps",
     "ProbabilityStore": "store.store",
     "Project": "project",
     "Recipe": "model",
@@ -72,6 +76,7 @@ _HOMES = {
     "UsageError": "errors",
     "blend": "ensemble.blending",
     "blend_mask": "core.blend",
+    "choose_steps": "ensemble.step_choice",
     "coco_counts": "core.coco_counts",
     "coco_decode": "core.coco_counts",
     "coco_encode": "core.coco_counts",
@@ -79,6 +84,7 @@ _HOMES = {
     "load_encoder": "learn.encoders",
     "open_store": "store.store",
     "option": "model",
+    "parse_steps": "ensemble.steps",
     "read_parameters": "learn.checkpoints",
     "pack_store": "store.packing",
     "rle_decode": "core.rle",

@@ -31,13 +31,15 @@ Truth = Callable[[str, Size], Bits]
 class TriedStep:
     """A setting of a step, tried on top of the steps kept until then.
 
-    gain: of mean Dice over images, with its interval by group. fall: the most by which a group's mean fell, below what
-    it was before the step or in the plain blend, whichever is more; negative where all rose. group: that group.
+    gain: of mean Dice over images, with its interval by group. changed: images whose mask it changed. fall: the most by
+    which a group's mean fell, below what it was before the step or in the plain blend, whichever is more; negative
+    where all rose. group: that group.
     refused: why it was not kept; None if it was.
     """
 
     step: Step
     gain: Interval
+    changed: int
     fall: float
     group: str
     refused: str | None
@@ -98,19 +100,20 @@ def choose_steps(
     ids = blend.ids if ids is None else tuple(ids)
     PostProcessed(blend, steps, others)  # whatever is wrong with a later step is refused before the first is tried
     scores = _Scores(blend, truth, others, ids, groups, threads, track)
-    plain = now = scores.of((), [None])[0]
+    plain = now = scores.of((), [None])[0][0]
     kept: tuple[Step, ...] = ()
     tried: list[TriedStep] = []
     for step in steps:
         candidates = step.candidates()
-        found = scores.of(kept, candidates)
+        found, changed = scores.of(kept, candidates)
         floor = np.maximum(scores.by_group(plain), scores.by_group(now))
         judged = []
-        for candidate, dice in zip(candidates, found, strict=True):
+        for candidate, dice, masks in zip(candidates, found, changed, strict=True):
             fall = floor - scores.by_group(dice)
             worst = int(fall.argmax())
             interval = gain(scores.named(dice), scores.named(now), groups, level=level, seed=seed)
-            judged.append(_judge(candidate, interval, float(fall[worst]), scores.names[worst], margin, harm))
+            one = TriedStep(candidate, interval, int(masks), float(fall[worst]), scores.names[worst], None)
+            judged.append(replace(one, refused=_reason(one, margin, harm)))
         good = [number for number, one in enumerate(judged) if one.refused is None]
         if good:
             best = max(good, key=lambda number: judged[number].gain.mean)
@@ -135,16 +138,15 @@ def score_steps(
     """Dice of each image after these steps; the arguments and errors are those of ``choose_steps``."""
     ids = blend.ids if ids is None else tuple(ids)
     scores = _Scores(blend, truth, others, ids, dict.fromkeys(ids, ""), threads, track)
-    return scores.named(scores.of(steps, [None])[0])
+    return scores.named(scores.of(steps, [None])[0][0])
 
 
-def _judge(step: Step, found: Interval, fall: float, group: str, margin: float, harm: float) -> TriedStep:
-    refused = None
-    if fall > harm:
-        refused = f"the mean Dice of group {group} falls by {fall:.6f}, more than {harm:g}"
-    elif not found.mean > margin:
-        refused = f"it gains {found.mean:.6f}, not more than {margin:g}"
-    return TriedStep(step, found, fall, group, refused)
+def _reason(one: TriedStep, margin: float, harm: float) -> str | None:
+    if one.fall > harm:
+        return f"the mean Dice of group {one.group} falls by {one.fall:.6f}, more than {harm:g}"
+    if not one.gain.mean > margin:
+        return f"it gains {one.gain.mean:.6f}, not more than {margin:g}"
+    return None
 
 
 class _Scores:
@@ -171,22 +173,29 @@ class _Scores:
         self.names = [str(name) for name in names]
         self._places = places
 
-    def of(self, kept: Sequence[Step], candidates: Sequence[Step | None]) -> NDArray[np.float64]:
-        """(K, N) Dice of the images with each of K candidates after the steps kept; None for nothing more."""
+    def of(
+        self, kept: Sequence[Step], candidates: Sequence[Step | None]
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """(K, N) Dice of the images with each of K candidates after the steps kept, and (K,) images that it changed.
+
+        A candidate of None is nothing more.
+        """
         base = PostProcessed(self.blend, kept, self.others)
 
-        def one(image_id: str) -> list[float]:
+        def one(image_id: str) -> list[tuple[float, bool]]:
             mask, image, size = base.mask(image_id), base.image(image_id), base.size(image_id)
             true = self.truth(image_id, size)
             masks = (mask if step is None else apply_step(step, mask, image) for step in candidates)
-            return [dice_from_counts(*counts(mask_bits(each), true)) for each in masks]
+            return [(dice_from_counts(*counts(mask_bits(m), true)), not np.array_equal(m, mask)) for m in masks]
 
         rows = ordered_map(one, self.ids, self.threads)
-        what = steps_text([step for step in candidates[:1] if step is not None]).partition(":")[0] or "blend"
+        what = candidates[0].name if candidates[0] is not None else "blend"
         found = np.empty((len(candidates), len(self.ids)))
+        changed = np.zeros(len(candidates), np.int64)
         for number, row in enumerate(self.track(rows, len(self.ids), what)):
-            found[:, number] = row
-        return found
+            found[:, number] = [dice for dice, _ in row]
+            changed += [differs for _, differs in row]
+        return found, changed
 
     def by_group(self, dice: NDArray[np.float64]) -> NDArray[np.float64]:
         """(G,) means of the groups, in the order of ``names``."""

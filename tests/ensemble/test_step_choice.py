@@ -135,6 +135,7 @@ def test_the_best_candidate_is_kept_on_top_of_those_before(blend):
         expected = gain(scores((*before, one.step)), scores(before), GROUPS)
         assert (one.gain.low, one.gain.high) == pytest.approx((expected.low, expected.high))
         assert one.gain.groups == CARS
+    assert [one.changed for one in found.tried] == [18, 18, 18, 18, 18]
     assert found.tried[0].refused == "add:count=5 gains as much or more"
     assert found.tried[3].refused is not None
     assert "group car" in found.tried[3].refused
@@ -228,6 +229,8 @@ def test_on_some_of_the_images(blend):
     helps = Add(0, 5, "01")
     found = choose(blend, [helps], ids=ids)
     assert found.by_image == pytest.approx(scores([helps], ids))
+    assert [one.changed for one in found.tried] == [len(ids)]
+    assert choose(blend, [helps]).tried[0].changed == len(ids)
     assert list(found.by_image) == ids
     assert found.tried[0].gain.reason is not None  # two groups
     rest = [i for i in IDS if i not in ids]
@@ -240,6 +243,25 @@ def test_threads_change_nothing(blend, threads):
     steps = [Add(0), *parse_steps("remove-islands,largest")]
     expected = choose(blend, steps)
     assert choose_steps(blend, steps, truth, GROUPS, threads=threads) == expected
+
+
+def test_masks_are_held_only_while_they_are_scored(blend):
+    asked, taken, ahead = [], [], []
+
+    def slow_truth(image_id, size):
+        asked.append(image_id)
+        ahead.append(len(asked) - len(taken))
+        return truth(image_id, size)
+
+    def track(rows, total, what):
+        assert (total, what) in ((18, "blend"), (18, "add"))
+        for row in rows:
+            taken.append(row)
+            yield row
+
+    choose_steps(blend, [Add(0)], slow_truth, GROUPS, threads=2, track=track)
+    assert len(taken) == len(asked) == 2 * len(IDS)
+    assert max(ahead) <= 2 * 2 + 1
 
 
 def test_members_without_a_weight(store):
