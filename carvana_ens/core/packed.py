@@ -5,6 +5,9 @@ A map is cut into halves of 32 pixels, row-major. A half is *low* if all its cod
 scale, else *cold*. The *hot part* of a map holds three bit planes that say which half is what, and the codes of the hot
 halves; the *cold part* holds the codes of the cold ones. Together they are the map, bit for bit.
 
+Codes of cold halves are kept as their distances from their end of the scale, in digits of 4 bits: one, or three at
+uint16. A half takes 16 octets for each digit, the lowest first: in octet k that of code 2 k and, times 16, of 2 k + 1.
+
 A blend cut at a threshold between those bounds has every half that is low in all members, or high in all, decided by
 the planes. Of the others, which lie along the object's edge, the hot part gives nearly every pixel; the few that hang
 on a cold half are then read from the cold part. With B = 12/255 S: a low half of every member has sum <= W B, a high
@@ -32,6 +35,8 @@ from carvana_ens.types import Bits, Codes
 
 HALF = 32
 """Pixels of a half."""
+STRIPE, STRIPE_ENTRY = blending.STRIPE, blending.STRIPE_ENTRY
+"""Cold halves of a stripe, and octets for it in the table of a cold part; see ``HotParts``."""
 
 _LOW_CODE = 12
 _STEP = {255: 1, 65535: 257}
@@ -41,13 +46,18 @@ _TEXT = 1 << 16
 """Octets for run lengths; those of an object seldom take more."""
 _NO_TEXT = np.empty(0, np.uint8)
 
-ColdHalves = Callable[[int, NDArray[np.int64]], Codes]
-"""(member, (n,) which of its cold halves, increasing) -> (n, 32) codes."""
+ColdHalves = Callable[[int, NDArray[np.int64]], NDArray[np.uint8]]
+"""(member, (n,) which of its cold halves, increasing) -> (n, ``cold_octets``) octets."""
 
 
 def halves_of(pixels: int) -> int:
     """Number of halves of a picture; an even number, the last ones may reach past its end."""
     return 2 * math.ceil(pixels / 64)
+
+
+def cold_octets(itemsize: int) -> int:
+    """Octets of a cold half, for codes of 1 or 2 octets."""
+    return kernels.PAIRS if itemsize == 1 else blending.COLD_OCTETS
 
 
 def _bounds(full_scale: int) -> tuple[int, int]:
@@ -61,11 +71,11 @@ def can_blend(cut_sum: int, total: int, full_scale: int) -> bool:
     return total * low < cut_sum <= total * high
 
 
-def pack_map(codes: Codes) -> tuple[NDArray[np.uint64], NDArray[np.uint8], Codes]:
-    """(planes, hot literals, cold literals) of a map; valid until this thread packs another.
+def pack_map(codes: Codes) -> tuple[NDArray[np.uint64], NDArray[np.uint8], NDArray[np.uint8]]:
+    """(planes, hot literals, cold halves) of a map; valid until this thread packs another.
 
-    codes: (h, w) uint8 or uint16. planes: uint64, written in short. hot literals: octets, 32 codes a half; cold
-    literals: codes, 32 a half.
+    codes: (h, w) uint8 or uint16. planes: uint64, written in short. hot literals: octets, 32 codes a half; cold halves:
+    octets, ``cold_octets`` a half.
     """
     full_scale = FULL_SCALE[codes.dtype]
     halves = halves_of(codes.size)
@@ -73,17 +83,16 @@ def pack_map(codes: Codes) -> tuple[NDArray[np.uint64], NDArray[np.uint8], Codes
     flat = _scratch.array(f"{name} codes", HALF * halves, codes.dtype)
     flat[: codes.size] = codes.reshape(-1)
     flat[codes.size :] = flat[codes.size - 1]
-    planes, hot, cold = (
-        _planes(1, halves)[0],
-        *(_scratch.array(f"{name} {what}", flat.size, flat.dtype) for what in "hc"),
-    )
+    planes, size = _planes(1, halves)[0], cold_octets(codes.itemsize)
+    hot = _scratch.array(f"{name} hot", flat.size, flat.dtype)
+    cold = _scratch.array("cold", halves * size, np.uint8)
     hots, colds = run(kernels.split, flat, *_bounds(full_scale), full_scale, planes, hot, cold)
     words = _scratch.array("words", planes.size + 3 * math.ceil(planes.shape[1] / 64), np.uint64)
     written = run(kernels.write_planes, planes, words)
-    return words[:written], hot[: HALF * hots].view(np.uint8), cold[: HALF * colds]
+    return words[:written], hot[: HALF * hots].view(np.uint8), cold[: size * colds]
 
 
-def unpack_map(words: NDArray[np.uint64], hot: Codes, cold: Codes, out: Codes) -> None:
+def unpack_map(words: NDArray[np.uint64], hot: Codes, cold: NDArray[np.uint8], out: Codes) -> None:
     """Writes the codes that ``pack_map`` was given into out, (h, w).
 
     Raises:
@@ -92,7 +101,7 @@ def unpack_map(words: NDArray[np.uint64], hot: Codes, cold: Codes, out: Codes) -
     halves = halves_of(out.size)
     planes = _planes(1, halves)[0]
     hots, colds = run(kernels.read_planes, words, 0, words.size, halves, planes)
-    if hots < 0 or hot.size != HALF * hots or cold.size != HALF * colds:
+    if hots < 0 or hot.size != HALF * hots or cold.size != cold_octets(out.itemsize) * colds:
         raise DataError(f"the parts of a packed map do not fit {out.shape[0]}x{out.shape[1]} pixels")
     whole = out.size == HALF * halves and out.flags.c_contiguous
     flat = out.reshape(-1) if whole else _scratch.array(f"{out.dtype.name} codes", HALF * halves, out.dtype)
@@ -107,7 +116,11 @@ class HotParts(NamedTuple):
     handles: (M,) int64, of open files, or -1 for what is read elsewhere. places: (M,) int64, of the parts in the files.
     begins: (M + 1,) int64, where they begin when they lie one after the other, and where the last ends. crcs: (M,)
     uint32, crc32c. starts: (M + 1,) int64, the same as begins in words once they are decoded. words: (M,) int64, how
-    many words planes take; hot literals are the rest.
+    many words planes take; hot literals are the rest. cold_places: (M,) int64, of the cold parts in the files. colds:
+    (M,) int64, numbers of cold halves.
+
+    A hot part is the size of its words (uint32), these as an LZ4 block, and the table of the cold part: size and crc32c
+    (both uint32) of each of its stripes. The cold part is the stripes: LZ4 blocks of ``STRIPE`` halves each.
     """
 
     handles: NDArray[np.int64]
@@ -116,6 +129,8 @@ class HotParts(NamedTuple):
     crcs: NDArray[np.uint32]
     starts: NDArray[np.int64]
     words: NDArray[np.int64]
+    cold_places: NDArray[np.int64]
+    colds: NDArray[np.int64]
 
 
 Stored = Callable[[int], bytes]
@@ -150,8 +165,8 @@ class PackedBlend:
     def bits(self, parts: HotParts, pixels: int, hot: Stored, cold: ColdHalves) -> Bits:
         """The mask of one picture as bit words; valid until this thread blends another.
 
-        parts: of the picture. hot, cold: give what is not read here: hot parts that cannot be, and the cold halves
-        that the bits hang on.
+        parts: of the picture. hot, cold: give what cannot be read here: hot parts, and the cold halves that the bits
+        hang on.
 
         Raises:
             HotPartError: a hot part that does not decode, or does not fit the picture.
@@ -182,7 +197,8 @@ class PackedBlend:
         while True:
             fault, missing, count, length = run(
                 blending.blend_files,
-                *(handles, parts.places, parts.begins, parts.crcs, stored, words, parts.starts, parts.words),
+                *(handles, parts.places, parts.begins, parts.crcs, parts.cold_places, parts.colds),
+                *(stored, words, parts.starts, parts.words),
                 *(self._wide, self._weights, self._factors, *self._scalars),
                 *(halves, pixels, planes, bits, unclear, text),
             )
@@ -208,18 +224,18 @@ class PackedBlend:
         cold: ColdHalves,
         bits: NDArray[np.uint32],
     ) -> None:
-        """Sets the bits of the halves that the hot parts leave open."""
+        """Sets the bits of the halves that the kernel left open."""
         shape = (unclear.size, literals.size)
         kinds = np.empty(shape, np.uint8)
         places = np.empty(shape, np.int64)
         run(blending.find_halves, planes, unclear, kinds, places)
-        codes = np.empty((*shape, HALF), np.uint16)
-        which = kinds == blending.COLD
+        halves = np.empty((*shape, blending.COLD_OCTETS), np.uint8)
+        which = kinds >= blending.LOW_COLD
         for member in np.flatnonzero(which.any(0)).tolist():
-            rows = which[:, member]
-            codes[rows, member] = cold(member, places[rows, member])
+            rows, size = which[:, member], cold_octets(2 if self._wide[member] else 1)
+            halves[rows, member, :size] = cold(member, places[rows, member])
         members = (self._wide, self._weights, self._factors, *self._scalars[2:])
-        run(blending.settle, buffer, literals, *members, unclear, kinds, places, codes, bits)
+        run(blending.settle, buffer, literals, *members, unclear, kinds, places, halves, bits)
 
 
 def _planes(members: int, halves: int) -> NDArray[np.uint64]:

@@ -18,14 +18,47 @@ LOW, HIGH, EXACT = range(3)
 ALL = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 LEFT = np.uint64(0xFFFF_FFFF)
 HALF_BITS = np.uint64(32)
+PAIRS = 16
+"""Pairs of neighbours in a half, and octets that one digit of each takes."""
+WIDE_DIGITS = 3
+"""Digits of 4 bits that a cold code of uint16 takes; one of uint8 takes one."""
+
+
+@helper
+def fold_half(flat: Any, at: Any, end: Any, digits: Any, octets: Any, to: Any) -> None:
+    """Writes the 32 codes from index at as their distances from that end of the scale, 0 or full; ``packed.py``."""
+    half = flat[at : at + 2 * PAIRS]
+    for digit in range(digits):
+        folded = octets[to + PAIRS * digit : to + PAIRS * (digit + 1)]
+        for pair in range(PAIRS):
+            first = (np.int64(half[2 * pair]) ^ end) >> 4 * digit & 15
+            second = (np.int64(half[2 * pair + 1]) ^ end) >> 4 * digit & 15
+            folded[pair] = first | second << 4
+
+
+@helper
+def unfold_half(octets: Any, at: Any, end: Any, digits: Any, flat: Any, to: Any) -> None:
+    """Undoes ``fold_half``."""
+    folded = octets[at : at + PAIRS * digits]
+    half = flat[to : to + 2 * PAIRS]
+    for pair in range(PAIRS):
+        first = np.int64(0)
+        second = np.int64(0)
+        for digit in range(digits):
+            octet = np.int64(folded[PAIRS * digit + pair])
+            first |= (octet & 15) << 4 * digit
+            second |= (octet >> 4) << 4 * digit
+        half[2 * pair] = first ^ end
+        half[2 * pair + 1] = second ^ end
 
 
 @kernel
 def split(flat: Any, low: Any, high: Any, full: Any, planes: Any, hot: Any, cold: Any) -> Any:
-    """Classifies every half of whole blocks of 64 codes, and gathers the literals of hot and of cold ones.
+    """Classifies every half of whole blocks of 64 codes, and gathers the codes of hot ones, and of cold ones in short.
 
-    Returns the numbers of hot and of cold halves. hot and cold have room for every code.
+    Returns the numbers of hot and of cold halves. hot, like flat, and cold, uint8, have room for every half.
     """
+    digits = 1 if flat.itemsize == 1 else WIDE_DIGITS
     planes[:] = 0
     hots = 0
     colds = 0
@@ -50,7 +83,8 @@ def split(flat: Any, low: Any, high: Any, full: Any, planes: Any, hot: Any, cold
                 hots += 1
                 exact = True
             if not exact:
-                copy_half(flat, 32 * half, cold, 32 * colds)
+                end = 0 if above & LEFT == 0 else full
+                fold_half(flat, 32 * half, end, digits, cold, PAIRS * digits * colds)
                 colds += 1
             elif (planes[LOW, word] | planes[HIGH, word]) & bit != 0:
                 planes[EXACT, word] |= bit
@@ -141,6 +175,7 @@ def read_planes(words: Any, start: Any, length: Any, halves: Any, planes: Any) -
 @kernel
 def join(planes: Any, halves: Any, full: Any, hot: Any, cold: Any, flat: Any) -> None:
     """Writes the codes of all halves; undoes ``split``."""
+    digits = 1 if flat.itemsize == 1 else WIDE_DIGITS
     hots = 0
     colds = 0
     for half in range(halves):
@@ -149,8 +184,10 @@ def join(planes: Any, halves: Any, full: Any, hot: Any, cold: Any, flat: Any) ->
         if (planes[LOW, word] | planes[HIGH, word]) & bit == 0:
             copy_half(hot, 32 * hots, flat, 32 * half)
             hots += 1
-        elif planes[EXACT, word] & bit == 0:
-            copy_half(cold, 32 * colds, flat, 32 * half)
-            colds += 1
+            continue
+        end = full if planes[HIGH, word] & bit != 0 else 0
+        if planes[EXACT, word] & bit != 0:
+            flat[32 * half : 32 * half + 32] = end
         else:
-            flat[32 * half : 32 * half + 32] = full if planes[HIGH, word] & bit != 0 else 0
+            unfold_half(cold, PAIRS * digits * colds, end, digits, flat, 32 * half)
+            colds += 1

@@ -15,7 +15,7 @@ from carvana_ens.store.chunks import ChunkError
 from carvana_ens.store.packed_chunk import Entry
 from carvana_ens.store.packed_reader import KEPT, PackedReader
 from carvana_ens.store.store import ProbabilityStore
-from carvana_ens.types import Bits, Codes
+from carvana_ens.types import Bits
 
 Result = TypeVar("Result")
 
@@ -62,7 +62,7 @@ class PackedStack:
                 with _of(member):
                     return run.chunks[member].stored_hot(run.entry(member, number))
 
-            def cold(member: int, places: NDArray[np.int64]) -> Codes:
+            def cold(member: int, places: NDArray[np.int64]) -> NDArray[np.uint8]:
                 with _of(member):
                     return run.chunks[member].read_cold(run.entry(member, number), places)
 
@@ -114,9 +114,9 @@ class _Run:
         self._steps = [reader.images for reader in readers]
         self._handles = np.array([chunk.handle for chunk in self.chunks], np.int64)
         self.fits = self._fits(stores, tables, slice(self.first, end))
-        self._places, sizes, self._words = (
+        self._places, sizes, self._words, self._cold_places, self._colds = (
             np.stack([table[name] for table in tables], axis=1).astype(np.int64)
-            for name in ("hot_at", "hot_size", "words")
+            for name in ("hot_at", "hot_size", "words", "cold_at", "colds")
         )
         self._crcs = np.stack([table["hot_crc"] for table in tables], axis=1)
         self._begins = _running(sizes)
@@ -140,7 +140,8 @@ class _Run:
     def parts(self, number: int) -> HotParts:
         """The hot parts of an image."""
         at = number - self.first
-        columns = (self._places, self._begins, self._crcs, self._starts, self._words)
+        hot = (self._places, self._begins, self._crcs, self._starts, self._words)
+        columns = (*hot, self._cold_places, self._colds)
         return HotParts(self._handles, *(column[at] for column in columns))
 
 

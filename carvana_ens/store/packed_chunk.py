@@ -3,15 +3,14 @@
 Little-endian. A header (``HEADER``) and one ``ENTRY`` an image, both under the header's crc32c; the images' hot parts
 one after the other; then their cold parts. What hot and cold mean is in ``core/packed.py``.
 
-A hot part is the planes and the hot literals, an LZ4 block behind its decoded size (uint32), under a crc32c in its
-entry. A cold part is a table of (size, crc32c) for each stripe of 512 halves, itself under a crc32c in its entry, and
-the stripes, zstd. An image is packed at its true size; one that is not there has height 0 and reads as zeros.
+A hot part is the planes and the hot literals, an LZ4 block behind its decoded size (uint32), and after it a table of
+(size, crc32c) for each stripe of the cold part, all under a crc32c in the entry. A cold part is stripes of 512 halves,
+an LZ4 block each. An image is packed at its true size; one that is not there has height 0 and reads as zeros.
 """
 
 from __future__ import annotations
 
 import struct
-import threading
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,54 +19,36 @@ from typing import Any
 import google_crc32c
 import lz4.block
 import numpy as np
-import zstandard
 from numpy.typing import NDArray
 
-from carvana_ens.core.packed import HALF, halves_of, pack_map, unpack_map
+from carvana_ens.core.packed import HALF, STRIPE, STRIPE_ENTRY, cold_octets, halves_of, pack_map, unpack_map
 from carvana_ens.core.scratch import Scratch
 from carvana_ens.errors import DataError, StoreError
-from carvana_ens.store.chunks import ChunkError, frame_size
+from carvana_ens.store.chunks import ChunkError
 from carvana_ens.store.place import ReadAt
 from carvana_ens.types import Codes, Size
 
-MAGIC = b"cve-pk01"
+MAGIC = b"cve-pk02"
+"""The last two digits are the version of the form. Version 1 had cold parts that a blend could not read in a kernel."""
 HEADER = struct.Struct("<8sIIIII")
 """MAGIC, images, octets a code, height and width of the array, crc32c of the header so far and the entries."""
 
 ENTRY = np.dtype(
     [
-        *(
-            (name, "<u4")
-            for name in ("height", "width", "words", "hots", "colds", "hot_crc", "table_crc", "codes_crc", "hot_size")
-        ),
+        *((name, "<u4") for name in ("height", "width", "words", "hots", "colds", "hot_crc", "codes_crc", "hot_size")),
         *((name, "<u8") for name in ("hot_at", "cold_at")),
     ]
 )
-"""True size; words of the planes, numbers of hot and cold halves; crc32c of the hot part and of the cold part's table,
-crc32 of the codes as in the store's done record; size of the hot part; places from the start of the file."""
-
-STRIPE = 512
-"""Halves of a stripe of a cold part: a blend that needs one of them decodes no more than these."""
+"""True size; words of the planes, numbers of hot and cold halves; crc32c of the hot part, crc32 of the codes as in the
+store's done record; size of the hot part; places from the start of the file."""
 
 _TABLE = np.dtype([("size", "<u4"), ("crc", "<u4")])
 _FAR = 1 << 62
 """Places beyond it are in no file, nor in what reads one."""
-_ZSTD_LEVEL = 1
 _LZ4_LEVEL = 4
 """Of LZ4's slow writer: its blocks are a sixth to a third smaller than those of the fast one, and decode sooner."""
 
 _scratch = Scratch()
-
-
-class _Zstd(threading.local):
-    """zstd by contexts that each thread uses again: making one takes longer than decoding a stripe."""
-
-    def __init__(self) -> None:
-        self.compress = zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress
-        self.decompress = zstandard.ZstdDecompressor().decompress
-
-
-_zstd = _Zstd()
 
 
 @dataclass(frozen=True)
@@ -81,7 +62,7 @@ class Part:
     @property
     def codes_crc(self) -> int:
         """crc32 of the codes, as in the store's done record."""
-        return self.entry[7]
+        return self.entry[6]
 
 
 @dataclass(frozen=True)
@@ -94,7 +75,6 @@ class Entry:
     hots: int
     colds: int
     hot_crc: int
-    table_crc: int
     codes_crc: int
     hot_size: int
     hot_at: int
@@ -104,14 +84,19 @@ class Entry:
 def encode(codes: Codes) -> Part:
     """Packs one map, (h, w) uint8 or uint16."""
     words, literals, cold = pack_map(codes)
-    content = np.concatenate([words.view(np.uint8), literals])
-    hot = lz4.block.compress(content.data, mode="high_compression", compression=_LZ4_LEVEL)
-    step = HALF * STRIPE
-    stripes = [_zstd.compress(cold[at : at + step].data) for at in range(0, cold.size, step)]
+    size = cold_octets(codes.itemsize)
+    stripes = [_compress(cold[at : at + size * STRIPE], framed=False) for at in range(0, cold.size, size * STRIPE)]
     table = np.array([(len(stripe), google_crc32c.value(stripe)) for stripe in stripes], _TABLE).tobytes()
-    counts = (words.size, literals.size // (HALF * codes.itemsize), cold.size // HALF)
-    sums = (google_crc32c.value(hot), google_crc32c.value(table), zlib.crc32(np.ascontiguousarray(codes).data))
-    return Part((*codes.shape, *counts, *sums, len(hot)), hot, table + b"".join(stripes))
+    hot = _compress(np.concatenate([words.view(np.uint8), literals]), framed=True) + table
+    counts = (words.size, literals.size // (HALF * codes.itemsize), cold.size // size)
+    sums = (google_crc32c.value(hot), zlib.crc32(np.ascontiguousarray(codes).data))
+    return Part((*codes.shape, *counts, *sums, len(hot)), hot, b"".join(stripes))
+
+
+def _compress(octets: NDArray[np.uint8], *, framed: bool) -> bytes:
+    """An LZ4 block; framed: behind the size that it decodes to."""
+    block: bytes = lz4.block.compress(octets.data, mode="high_compression", compression=_LZ4_LEVEL, store_size=framed)
+    return block
 
 
 def assemble(parts: Sequence[Part | None], itemsize: int, size: Size) -> list[bytes]:
@@ -150,6 +135,9 @@ class PackedChunk:
         self.handle: int = getattr(read_at, "handle", -1)
         whole = HEADER.size + count * ENTRY.itemsize
         head = self._read(0, whole)
+        if head[:6] == MAGIC[:6] and head[:8] != MAGIC[:8] and head[6:8].isdigit():
+            theirs, ours = int(head[6:8]), int(MAGIC[6:])
+            raise ChunkError(f"is packed in form {theirs}, this version of carvana-ens reads form {ours}")
         if len(head) != whole or not head.startswith(MAGIC):
             raise ChunkError("is damaged (its header is cut or another file's)")
         _, *facts, crc = HEADER.unpack_from(head)
@@ -179,7 +167,8 @@ class PackedChunk:
         halves = halves_of(entry.height * entry.width)
         words = -(-halves // 64)
         fits = 0 < entry.height <= size.height and 0 < entry.width <= size.width and entry.hots + entry.colds <= halves
-        near = max(entry.hot_at, entry.cold_at) <= _FAR and entry.hot_size <= 2 * self._hot_octets(entry) + 64
+        block = entry.hot_size - STRIPE_ENTRY * self._stripes(entry)
+        near = max(entry.hot_at, entry.cold_at) <= _FAR and 0 <= block <= 2 * self._hot_octets(entry) + 64
         if not (fits and near) or entry.words > 3 * (words + -(-words // 64)):
             raise ChunkError("is damaged (an entry of its header cannot be)")
         return entry
@@ -197,62 +186,69 @@ class PackedChunk:
 
     def read_hot(self, entry: Entry, out: NDArray[np.uint64]) -> None:
         """Reads and decodes an image's hot part into out, (hot_words,)."""
-        stored = self.stored_hot(entry)
+        self._decode_hot(entry, self.stored_hot(entry), out)
+
+    def _decode_hot(self, entry: Entry, stored: bytes, out: NDArray[np.uint64]) -> None:
         octets = self._hot_octets(entry)
         if int.from_bytes(stored[:4], "little") != octets:  # less would leave in out what was there before
             raise _undecodable("hot part")
         try:
-            decoded = lz4.block.decompress(stored)
+            decoded = lz4.block.decompress(memoryview(stored)[: len(stored) - STRIPE_ENTRY * self._stripes(entry)])
         except lz4.block.LZ4BlockError as error:
             raise _undecodable("hot part") from error
         out.view(np.uint8)[:octets] = np.frombuffer(decoded, np.uint8)
 
-    def read_cold(self, entry: Entry, places: NDArray[np.int64]) -> Codes:
-        """(n, 32) codes of some of an image's cold halves, (n,) increasing; decodes only the stripes that hold them."""
+    def read_cold(self, entry: Entry, places: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Some of an image's cold halves, (n,) increasing, as (n, ``cold_octets``) octets.
+
+        Reads and decodes, after the hot part, only the stripes that hold them.
+        """
         if places.size and places[-1] >= entry.colds:
             raise ChunkError("is damaged (it has fewer cold halves than its planes say)")
-        table, ends = self._stripe_table(entry)
-        found: Codes = np.empty((places.size, HALF), self._dtype)
+        table, ends = self._stripe_table(entry, self.stored_hot(entry))
+        found = np.empty((places.size, cold_octets(self._dtype.itemsize)), np.uint8)
         numbers = places // STRIPE
         for number in sorted(set(numbers.tolist())):
             wanted = numbers == number
             found[wanted] = self._stripe(entry, table, ends, number)[places[wanted] % STRIPE]
         return found
 
-    def _stripe_table(self, entry: Entry) -> tuple[Any, NDArray[np.int64]]:
-        """The table of an image's stripes, and where each ends in the file."""
-        stripes = -(-entry.colds // STRIPE)
-        stored = self._checked(entry.cold_at, stripes * _TABLE.itemsize, entry.table_crc, "cold part's table")
-        table = np.frombuffer(stored, _TABLE)
-        return table, np.cumsum(table["size"], dtype=np.int64) + (entry.cold_at + len(stored))
+    def _stripes(self, entry: Entry) -> int:
+        return -(-entry.colds // STRIPE)
 
-    def _stripe(self, entry: Entry, table: Any, ends: NDArray[np.int64], number: int) -> Codes:
-        """(halves, 32) codes of one stripe."""
-        halves = min(STRIPE, entry.colds - number * STRIPE)
-        octets = HALF * halves * self._dtype.itemsize
+    def _stripe_table(self, entry: Entry, stored: bytes) -> tuple[Any, NDArray[np.int64]]:
+        """The table of an image's stripes, behind its hot part as stored, and where each ends in the file."""
+        table = np.frombuffer(stored, _TABLE, offset=len(stored) - STRIPE_ENTRY * self._stripes(entry))
+        return table, np.cumsum(table["size"], dtype=np.int64) + entry.cold_at
+
+    def _stripe(self, entry: Entry, table: Any, ends: NDArray[np.int64], number: int) -> NDArray[np.uint8]:
+        """(halves, octets of a half) of one stripe."""
+        shape = min(STRIPE, entry.colds - number * STRIPE), cold_octets(self._dtype.itemsize)
+        octets = shape[0] * shape[1]
         size, crc = table[number].item()
         if size > 2 * octets + 64:
             raise ChunkError("is damaged (a stripe of its cold part cannot be so long)")
         stored = self._checked(int(ends[number]) - size, size, crc, "cold part")
-        if frame_size(stored[:18].ljust(18)) != octets:  # what it says is what is allocated
-            raise _undecodable("cold part")
         try:
-            decoded = _zstd.decompress(stored, allow_extra_data=False)
-        except zstandard.ZstdError as error:
+            decoded = lz4.block.decompress(stored, uncompressed_size=octets)
+        except lz4.block.LZ4BlockError as error:
             raise _undecodable("cold part") from error
-        codes: Codes = np.frombuffer(decoded, self._dtype).reshape(halves, HALF)
-        return codes
+        if len(decoded) != octets:
+            raise _undecodable("cold part")
+        return np.frombuffer(decoded, np.uint8).reshape(shape)
 
     def read(self, entry: Entry, out: Codes) -> None:
         """Reads and decodes all codes of an image into out, (h, w) of its true size."""
         words = _scratch.array("words", self.hot_words(entry), np.uint64)
-        self.read_hot(entry, words)
+        stored = self.stored_hot(entry)
+        self._decode_hot(entry, stored, words)
         hot = words.view(np.uint8)[8 * entry.words : self._hot_octets(entry)].view(self._dtype)
-        cold = _scratch.array(f"{self._dtype.name} cold", HALF * entry.colds, self._dtype)
-        table, ends = self._stripe_table(entry)
+        size = cold_octets(self._dtype.itemsize)
+        cold = _scratch.array("cold", size * entry.colds, np.uint8)
+        table, ends = self._stripe_table(entry, stored)
         for number in range(len(table)):
             at = number * STRIPE
-            cold.reshape(-1, HALF)[at : at + STRIPE] = self._stripe(entry, table, ends, number)
+            cold.reshape(-1, size)[at : at + STRIPE] = self._stripe(entry, table, ends, number)
         try:
             unpack_map(words[: entry.words], hot, cold, out)
         except DataError as error:

@@ -150,6 +150,13 @@ def split(flat, low, high, full):
     return np.stack([is_low, is_high, exact]), halves[~is_low & ~is_high], halves[(is_low | is_high) & ~exact]
 
 
+def fold(halves, full):
+    """Cold halves, (n, 32) codes, as cold parts hold them: (n, 16) octets of uint8, (n, 48) of uint16."""
+    far = np.where(halves > full // 2, full - halves.astype(int), halves)
+    digits = [far // 16**place % 16 for place in range(1 if full == 255 else 3)]
+    return np.concatenate([digit[:, ::2] + 16 * digit[:, 1::2] for digit in digits], axis=1).astype(np.uint8)
+
+
 def write_planes(planes):
     """The planes, bool (3, halves), in short: a bit for every word that is not as the one before, and these words."""
     marks, changed = [], []
@@ -211,7 +218,10 @@ def blend_files(codes, weights, cut_sum, low, high, full):
 
 
 def find_halves(planes, chosen):
-    """(kind, which of its kind or None) of each chosen half of each member; planes: (M, 3, halves) bool."""
+    """(kind, which of its kind or None) of each chosen half of each member; planes: (M, 3, halves) bool.
+
+    Cold ones of both ends are counted together.
+    """
     found = []
     for low, high, exact in planes:
         hot, cold = ~low & ~high, (low | high) & ~exact
@@ -220,7 +230,7 @@ def find_halves(planes, chosen):
             if hot[half]:
                 named.append(("hot", int(hot[:half].sum())))
             elif cold[half]:
-                named.append(("cold", int(cold[:half].sum())))
+                named.append(("high cold" if high[half] else "low cold", int(cold[:half].sum())))
             else:
                 named.append(("full" if high[half] else "none", None))
         found.append(named)

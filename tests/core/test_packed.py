@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from carvana_ens.core.packed import (
     HotParts,
     PackedBlend,
     can_blend,
+    cold_octets,
     halves_of,
     pack_map,
     unpack_map,
@@ -60,7 +62,10 @@ class Hot:
     def __init__(self, maps):
         parts = [tuple(part.copy() for part in pack_map(codes)) for codes in maps]
         pieces = [np.concatenate([words, literals.view(np.uint64)]) for words, literals, _ in parts]
-        self.cold_halves = [cold.reshape(-1, 32) for *_, cold in parts]
+        self.cold_halves = [
+            cold.reshape(-1, 16 if codes.dtype == np.uint8 else 48)
+            for (*_, cold), codes in zip(parts, maps, strict=True)
+        ]
         self.buffer = np.concatenate(pieces)
         self.starts = np.cumsum([0, *map(len, pieces[:-1])])
         self.words = np.array([len(words) for words, *_ in parts])
@@ -73,11 +78,21 @@ class Hot:
         return self.cold_of(member, places)
 
     def stored(self):
-        """The parts as files hold them: LZ4 by numcodecs."""
-        pieces = np.split(self.buffer, self.starts[1:])
-        return [numcodecs.lz4.compress(piece) for piece in pieces]
+        """The parts as files hold them: LZ4 by numcodecs, and the tables of the stripes."""
+        pieces, tables = np.split(self.buffer, self.starts[1:]), []
+        for stripes in self.stripes():
+            entries = [number for stripe in stripes for number in (len(stripe), google_crc32c.value(stripe))]
+            tables.append(np.array(entries, "<u4").tobytes())
+        return [numcodecs.lz4.compress(piece) + table for piece, table in zip(pieces, tables, strict=True)]
 
-    def parts(self, stored, handles=None, places=None):
+    def stripes(self):
+        """The stripes of each cold part, 512 halves an LZ4 block."""
+        return [
+            [numcodecs.lz4.compress(halves[at : at + 512].copy())[4:] for at in range(0, len(halves), 512)]
+            for halves in self.cold_halves
+        ]
+
+    def parts(self, stored, handles=None, places=None, cold_places=None):
         count = len(stored)
         return HotParts(
             handles=np.full(count, -1) if handles is None else handles,
@@ -86,6 +101,8 @@ class Hot:
             crcs=np.array([google_crc32c.value(part) for part in stored], np.uint32),
             starts=np.append(self.starts, len(self.buffer)),
             words=self.words,
+            cold_places=np.zeros(count, np.int64) if cold_places is None else cold_places,
+            colds=np.array([len(halves) for halves in self.cold_halves]),
         )
 
     def given(self, blend):
@@ -121,9 +138,9 @@ def test_the_parts_are_the_twins_and_give_the_map_back(reference, size, dtype):
         flat = reference.whole_halves(codes.reshape(-1))
         planes, hots, colds = reference.split(flat, *ends(full), full)
         assert np.array_equal(words, reference.write_planes(planes)), name
-        assert (hot.dtype, cold.dtype) == (np.uint8, codes.dtype)
+        assert (hot.dtype, cold.dtype) == (np.uint8, np.uint8)
         assert np.array_equal(hot.view(dtype).reshape(-1, 32), hots), name
-        assert np.array_equal(cold.reshape(-1, 32), colds), name
+        assert np.array_equal(cold, reference.fold(colds, full).ravel()), name
         assert np.array_equal(reference.read_planes(words, halves_of(codes.size)), planes), name
         back = np.full(size, 77, dtype)
         unpack_map(words, hot.view(dtype), cold, back)
@@ -148,9 +165,10 @@ def test_every_kind_of_half_occurs(reference, dtype):
 
 def kernel_split(flat, full):
     planes = np.empty((3, -(-len(flat) // 2048)), np.uint64)
-    hot, cold = np.empty_like(flat), np.empty_like(flat)
+    size = cold_octets(flat.itemsize)
+    hot, cold = np.empty_like(flat), np.empty(size * (flat.size // 32), np.uint8)
     hots, colds = kernels.split(flat, *ends(full), full, planes, hot, cold)
-    return planes, hot[: 32 * hots], cold[: 32 * colds]
+    return planes, hot[: 32 * hots], cold[: size * colds]
 
 
 def unpacked(words, halves):
@@ -169,7 +187,7 @@ def test_kernels_equal_their_twins(reference, dtype):
         assert np.array_equal(unpacked(planes, 2 * blocks), expected)
         assert not unpacked(planes, 64 * planes.shape[1])[:, 2 * blocks :].any()
         assert np.array_equal(hot, hots.ravel())
-        assert np.array_equal(cold, colds.ravel())
+        assert np.array_equal(cold, reference.fold(colds, full).ravel())
         words = np.empty(planes.size + 3 * -(-planes.shape[1] // 64), np.uint64)
         words = words[: kernels.write_planes(planes, words)]
         assert np.array_equal(words, reference.write_planes(expected))
@@ -218,8 +236,8 @@ def test_parts_that_do_not_belong_to_the_map_are_refused(reference):
         (words[:-1], hot, cold),
         (np.append(words, words[-1:]), hot, cold),
         (words, hot[:-32], cold),
-        (words, hot, cold[:-32]),
-        (words, hot, np.append(cold, cold[:32])),
+        (words, hot, cold[:-16]),
+        (words, hot, np.append(cold, cold[:16])),
         (words[:0], hot, cold),
     ):
         with pytest.raises(DataError, match="do not fit 17x61 pixels"):
@@ -277,7 +295,7 @@ def test_what_is_open_is_what_the_twin_says_and_only_that_is_read(reference):
         planes = [reference.split(flat, *ends(full), full)[0] for flat in codes]
         kinds = reference.find_halves(np.stack(planes), chosen)
         bits = hot.bits(weights, cut, full)
-        wanted = [[place for kind, place in named if kind == "cold"] for named in kinds]
+        wanted = [[place for kind, place in named if "cold" in kind] for named in kinds]
         assert hot.read == [(member, places) for member, places in enumerate(wanted) if places]
         sure = ~np.isin(np.arange(codes.shape[1]) // 32, chosen)
         got = np.unpackbits(bits.view(np.uint8), bitorder="little")[: maps[0].size] == 1
@@ -325,21 +343,23 @@ def test_the_largest_sums_fit(reference):
 def test_kinds_and_places_equal_the_twin(reference):
     full = 255
     flats = [
-        reference.whole_halves(reference.sure_kinds((64, 65), np.uint8, n)["noise and edge"].ravel()) for n in (1, 2)
+        reference.whole_halves(reference.sure_kinds((40, 200), np.uint8, n)[name].ravel())
+        for n, name in enumerate(["noise and edge", "noise"])
     ]
     planes = [kernel_split(flat, full)[0] for flat in flats]
     chosen = np.array([0, 1, 5, 55, 63, 64, 65, 66, 90, 127, 128, 129])
     kinds, places = np.empty((len(chosen), 2), np.uint8), np.full((len(chosen), 2), -1)
     blending.find_halves(np.stack(planes), chosen, kinds, places)
     expected = reference.find_halves([reference.split(flat, *ends(full), full)[0] for flat in flats], chosen)
-    names = {blending.HOT: "hot", blending.COLD: "cold", blending.NONE: "none", blending.FULL: "full"}
+    names = {blending.NONE: "none", blending.FULL: "full", blending.HOT: "hot"}
+    names |= {blending.LOW_COLD: "low cold", blending.HIGH_COLD: "high cold"}
     for member, named in enumerate(expected):
         got = [
             (names[kind], None if place < 0 else place)
             for kind, place in zip(*(a[:, member].tolist() for a in (kinds, places)), strict=True)
         ]
         assert got == named
-    assert {kind for named in expected for kind, _ in named} >= {"hot", "cold"}
+    assert {kind for named in expected for kind, _ in named} >= {"hot", "low cold", "high cold"}
 
 
 @pytest.mark.parametrize("fault", range(3))
@@ -372,26 +392,93 @@ def test_a_hot_part_that_does_not_fit_is_named(reference, fault):
     told(more_literals)
 
 
-@pytest.fixture
-def in_files(reference, tmp_path):
-    """Three maps, their hot parts in files at some place, and the answer."""
-    maps = [reference.sure_kinds((33, 61), np.uint8, seed)["noise and edge"] for seed in range(3)]
-    hot = Hot(maps)
-    paths = [tmp_path / f"{member}.bin" for member in range(3)]
-    for member, (path, part) in enumerate(zip(paths, hot.stored(), strict=True)):
-        path.write_bytes(bytes(7 * member) + part + b"more")
+@contextmanager
+def filed(hot, folder):
+    """The parts of three maps in files at some place, and the files."""
+    paths, cold_places = [folder / f"{member}.bin" for member in range(3)], []
+    for member, (path, part, stripes) in enumerate(zip(paths, hot.stored(), hot.stripes(), strict=True)):
+        head = bytes(7 * member) + part + b"more"
+        cold_places.append(len(head))
+        path.write_bytes(head + b"".join(stripes) + b"and more")
     handles = np.array([os.open(path, os.O_RDONLY) for path in paths])
-    yield hot, paths, hot.parts(hot.stored(), handles, 7 * np.arange(3)), hot.bits([1, 1, 1], 383, 255).copy()
+    yield hot.parts(hot.stored(), handles, 7 * np.arange(3), np.array(cold_places)), paths
     for handle in handles.tolist():
         os.close(handle)
 
 
+def unasked(*asked):
+    raise AssertionError(asked)
+
+
+@pytest.fixture
+def in_files(reference, tmp_path):
+    """Three maps, their parts in files, and the answer, which hangs on cold halves of each."""
+    rng = np.random.default_rng(9)
+    bands = [rng.integers(*ends, (11, 61), endpoint=True) for ends in ((120, 136), (244, 254), (1, 11))]
+    maps = [np.vstack([bands[band - member] for band in range(3)]).astype(np.uint8) for member in range(3)]
+    hot = Hot(maps)
+    expected = hot.bits([1, 1, 1], 383, 255).copy()
+    assert {member for member, _ in hot.read} == {0, 1, 2}
+    with filed(hot, tmp_path) as (parts, paths):
+        yield hot, paths, parts, expected
+
+
 def test_parts_are_read_from_files_and_none_is_asked_for(in_files):
     hot, _, parts, expected = in_files
-    blend, asked = PackedBlend(np.ones(3, np.uint32), hot.dtypes, 383, 255), []
-    assert np.array_equal(blend.bits(parts, hot.pixels, asked.append, hot.cold), expected)
-    assert blend.rle(parts, hot.pixels, asked.append, hot.cold) == rle_encode_bits_bytes(expected, hot.pixels)
-    assert asked == []
+    blend = PackedBlend(np.ones(3, np.uint32), hot.dtypes, 383, 255)
+    assert np.array_equal(blend.bits(parts, hot.pixels, unasked, unasked), expected)
+    assert blend.rle(parts, hot.pixels, unasked, unasked) == rle_encode_bits_bytes(expected, hot.pixels)
+
+
+@pytest.mark.parametrize("dtypes", [[np.uint8] * 3, [np.uint16] * 3, [np.uint8, np.uint16, np.uint8]], ids=str)
+def test_many_open_halves_are_settled_from_files(reference, tmp_path, dtypes):
+    """More than are settled at a time, in several stripes, the last one short."""
+    rng = np.random.default_rng(8)
+    sides = [rng.integers(*bounds, (311, 240), endpoint=True) for bounds in ((244, 254), (1, 11), (110, 140))]
+    sides[2][:, 64:] = rng.integers(1, 12, (311, 176))
+    steps = [DTYPES[dtype] // 255 for dtype in dtypes]
+    maps = [(side * step).astype(dtype) for side, step, dtype in zip(sides, steps, dtypes, strict=True)]
+    maps = [
+        codes + rng.integers(0, step, codes.shape).astype(codes.dtype) for codes, step in zip(maps, steps, strict=True)
+    ]
+    (codes, full), weights = one_scale(maps), [2, 2, 1]
+    cut = int(np.median(codes.T @ weights))
+    hot = Hot(maps)
+    whole = hot.bits(weights, cut, full).copy()
+    assert np.array_equal(whole, reference.bits_of(reference.blend(codes, weights, cut)))
+    assert {len(places) > 3 * blending.TOGETHER for _, places in hot.read} == {True}
+    assert [len(stripes) for stripes in hot.stripes()] == [5, 5, 4]
+    blend = PackedBlend(np.array(weights, np.uint32), hot.dtypes, cut, full)
+    with filed(hot, tmp_path) as (parts, _):
+        assert np.array_equal(blend.bits(parts, hot.pixels, unasked, unasked), whole)
+        assert blend.rle(parts, hot.pixels, unasked, unasked) == rle_encode_bits_bytes(whole, hot.pixels)
+
+
+@pytest.mark.parametrize("fault", range(3))
+@pytest.mark.parametrize("damage", ["flipped", "cut", "too long", "nothing", "another length", "another checksum"])
+def test_a_stripe_that_is_damaged_is_asked_for(in_files, damage, fault):
+    """What is asked for is the cold halves of every member: whoever gives them finds the damage, or reads better."""
+    hot, paths, parts, expected = in_files
+    (stripe,), stored = hot.stripes()[fault], hot.stored()
+    data, at, end = bytearray(paths[fault].read_bytes()), int(parts.cold_places[fault]), len(stored[fault])
+    sizes = {"too long": 2**32 - 1, "nothing": 0, "another length": len(stripe) - 1}
+    if damage == "flipped":
+        data[at + len(stripe) // 2] ^= 1
+    elif damage == "cut":
+        data = data[: at + len(stripe) - 1]
+    elif damage == "another checksum":
+        data[7 * fault + end - 1] ^= 1
+    else:
+        changed = sizes[damage]
+        crc = google_crc32c.value(bytes(data[at : at + changed])) if changed <= len(stripe) else 0
+        data[7 * fault + end - 8 : 7 * fault + end] = np.array([changed, crc], "<u4").tobytes()
+    paths[fault].write_bytes(data)
+    crc = google_crc32c.value(bytes(data[7 * fault : 7 * fault + end]))
+    parts = parts._replace(crcs=np.where(np.arange(3) == fault, crc, parts.crcs).astype(np.uint32))
+    hot.read.clear()
+    blend = PackedBlend(np.ones(3, np.uint32), hot.dtypes, 383, 255)
+    assert np.array_equal(blend.bits(parts, hot.pixels, unasked, hot.cold), expected)
+    assert [member for member, _ in hot.read] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "no file"])
@@ -479,11 +566,14 @@ for dtypes, full in (([np.uint8, np.uint8], 255), ([np.uint16, np.uint8], 65535)
     read = []
     def cold(member, places):
         read.append(member)
-        return parts[member][2].reshape(-1, 32)[places]
-    stored = [numcodecs.lz4.compress(piece) for piece in pieces]
+        return parts[member][2].reshape(-1, 48 if dtypes[member] == np.uint16 else 16)[places]
+    colds = np.array([cold.size // (48 if dtype == np.uint16 else 16) for (*_, cold), dtype in zip(parts, dtypes)])
+    stored = [numcodecs.lz4.compress(piece) + bytes(8) for piece in pieces]
+    assert ((0 < colds) & (colds <= 512)).all()
     hot = HotParts(
         np.full(2, -1), np.zeros(2, np.int64), np.cumsum([0, *map(len, stored)]), np.zeros(2, np.uint32),
         np.cumsum([0, *map(len, pieces)]), np.array([len(words) for words, _, _ in parts]),
+        np.zeros(2, np.int64), colds,
     )
     bits = blend.bits(hot, maps[0].size, stored.__getitem__, cold)
     sums = sum(codes.astype(int) * (full // np.iinfo(codes.dtype).max) for codes in maps).ravel()

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import google_crc32c
 import numcodecs.lz4
-import numcodecs.zstd
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from carvana_ens.core.packed import STRIPE
 from carvana_ens.errors import StoreError
 from carvana_ens.store.chunks import ChunkError
-from carvana_ens.store.packed_chunk import ENTRY, HEADER, STRIPE, PackedChunk, assemble, encode
+from carvana_ens.store.packed_chunk import ENTRY, HEADER, PackedChunk, assemble, encode
 from carvana_ens.types import Size
 
 TWINS = runpy.run_path(str(Path(__file__).parents[1] / "core" / "reference.py"))
@@ -71,43 +71,44 @@ def test_images_are_read_back(dtype):
 
 @pytest.mark.parametrize("dtype", ["<u1", "<u2"])
 def test_the_file_is_what_the_module_says(dtype):
-    """Read with struct, crc32c, LZ4 and zstd alone, and the slow twins of the kernels."""
+    """Read with struct, crc32c and LZ4 alone, and the slow twins of the kernels."""
     maps = images(np.dtype(dtype).type)
     data = file_of(maps)
     magic, *facts, crc = struct.unpack("<8sIIIII", data[:28])
-    head = data[:24] + data[28 : 28 + 52 * len(maps)]
-    assert (magic, facts) == (b"cve-pk01", [len(maps), int(dtype[-1]), 17, 61])
+    head = data[:24] + data[28 : 28 + 48 * len(maps)]
+    assert (magic, facts) == (b"cve-pk02", [len(maps), int(dtype[-1]), 17, 61])
     assert crc == google_crc32c.value(head)
-    at = 28 + 52 * len(maps)
+    at = 28 + 48 * len(maps)
     full = 255 if dtype == "<u1" else 65535
-    entries = [struct.unpack_from("<IIIIIIIIIQQ", data, 28 + 52 * number) for number in range(len(maps))]
-    for codes, (height, width, words, hots, _, hot_crc, _, _, size, hot_at, _) in zip(maps, entries, strict=True):
+    entries = [struct.unpack_from("<IIIIIIIIQQ", data, 28 + 48 * number) for number in range(len(maps))]
+    for codes, (height, width, words, hots, colds, hot_crc, _, size, hot_at, _) in zip(maps, entries, strict=True):
         if codes is None:
             assert (height, size, hot_at) == (0, 0, 0)
             continue
         assert (height, width, hot_at) == (*codes.shape, at)
         at += size
         assert google_crc32c.value(data[hot_at:at]) == hot_crc
-        assert len(numcodecs.lz4.decompress(data[hot_at:at])) == 8 * words + hots * 32 * int(dtype[-1])
-    for codes, (_, _, words, _, colds, _, table_crc, _, size, hot_at, cold_at) in zip(maps, entries, strict=True):
+        block = data[hot_at : at - 8 * -(-colds // 512)]
+        assert len(numcodecs.lz4.decompress(block)) == 8 * words + hots * 32 * int(dtype[-1])
+    for codes, (_, _, words, _, colds, _, _, size, hot_at, cold_at) in zip(maps, entries, strict=True):
         if codes is None:
             continue
         assert cold_at == at
-        stripes = -(-colds // 512)
-        table = data[at : at + 8 * stripes]
-        assert google_crc32c.value(table) == table_crc
-        at += 8 * stripes
-        cold = b""
-        for length, stripe_crc in struct.iter_unpack("<II", table):
+        table = hot_at + size - 8 * -(-colds // 512)
+        half, cold, left = 16 if full == 255 else 48, b"", colds
+        for length, stripe_crc in struct.iter_unpack("<II", data[table : hot_at + size]):
             assert google_crc32c.value(data[at : at + length]) == stripe_crc
-            cold += numcodecs.zstd.decompress(data[at : at + length])
+            octets = half * min(left, 512)
+            cold += numcodecs.lz4.decompress(octets.to_bytes(4, "little") + data[at : at + length])
+            left -= 512
             at += length
-        hot = numcodecs.lz4.decompress(data[hot_at : hot_at + size])
-        halves = len(TWINS["whole_halves"](codes.ravel())) // 32
-        planes = TWINS["read_planes"](np.frombuffer(hot[: 8 * words], "<u8"), halves)
-        literals = (np.frombuffer(part, dtype).reshape(-1, 32) for part in (hot[8 * words :], cold))
-        flat = TWINS["join"](planes, full, *literals).ravel()
-        assert np.array_equal(flat[: codes.size], codes.ravel())
+        hot = numcodecs.lz4.decompress(data[hot_at:table])
+        halves = TWINS["whole_halves"](codes.ravel())
+        planes = TWINS["read_planes"](np.frombuffer(hot[: 8 * words], "<u8"), len(halves) // 32)
+        expected, *literals = TWINS["split"](halves, 12 * full // 255, 243 * full // 255, full)
+        assert np.array_equal(planes, expected)
+        assert hot[8 * words :] == literals[0].astype(dtype).tobytes()
+        assert cold == TWINS["fold"](literals[1], full).tobytes()
     assert at == len(data)
 
 
@@ -134,6 +135,7 @@ def test_cold_halves_are_read_by_stripes(dtype):
     entry = chunk.images[0]
     full = np.iinfo(dtype).max
     _, _, cold = TWINS["split"](TWINS["whole_halves"](codes.ravel()), 12 * full // 255, 243 * full // 255, full)
+    cold = TWINS["fold"](cold, full)
     assert entry.colds == len(cold) > 3 * STRIPE
     assert entry.colds % STRIPE
     for places in (
@@ -147,8 +149,8 @@ def test_cold_halves_are_read_by_stripes(dtype):
         log.clear()
         chosen = np.array(places, np.int64)
         assert np.array_equal(chunk.read_cold(entry, chosen), cold[chosen])
-        table, *stripes = log
-        assert table == (entry.cold_at, 8 * -(-entry.colds // STRIPE))
+        hot, *stripes = log
+        assert hot == (entry.hot_at, entry.hot_size)
         assert len(stripes) == len({place // STRIPE for place in places})
 
 
@@ -171,7 +173,7 @@ def test_a_map_without_hot_or_cold_halves():
         (lambda data: data[:-1], None),
         (lambda data: b"", "its header is cut"),
         (lambda data: data[:27], "its header is cut"),
-        (lambda data: b"cve-pk02" + data[8:], "another file's"),
+        (lambda data: b"cve-pq02" + data[8:], "another file's"),
         (lambda data: data[:30] + b"?" + data[31:], "checksum of its header"),
     ],
 )
@@ -183,6 +185,14 @@ def test_a_header_that_is_none(change, told):
     else:
         with pytest.raises(ChunkError, match=f"is damaged .*{told}"):
             opened(data, maps)
+
+
+@pytest.mark.parametrize(("version", "number"), [(b"01", "1"), (b"03", "3"), (b"12", "12")])
+def test_another_version_of_the_form_is_said(version, number):
+    maps = images(np.uint8)
+    data = file_of(maps)
+    with pytest.raises(ChunkError, match=f"is packed in form {number}, this version of carvana-ens reads form 2$"):
+        opened(data[:6] + version + data[8:], maps)
 
 
 def test_a_chunk_of_another_store_is_refused():
@@ -335,13 +345,12 @@ def test_a_frame_that_holds_another_number_of_codes(place, codes_more):
     octets = bytes(max(8 * names["words"] + 32 * names["hots"] + codes_more, 0))
     hot, cold = part.hot, part.cold
     if place == "hot":
-        hot = bytes(numcodecs.lz4.compress(octets))
+        hot = bytes(numcodecs.lz4.compress(octets)) + hot[-8:]
         names |= {"hot_crc": google_crc32c.value(hot), "hot_size": len(hot)}
     else:
-        stripe = bytes(numcodecs.zstd.compress(bytes(32 * names["colds"] + codes_more), 1))
-        table = struct.pack("<II", len(stripe), google_crc32c.value(stripe))
-        cold = table + stripe
-        names["table_crc"] = google_crc32c.value(table)
+        cold = bytes(numcodecs.lz4.compress(bytes(16 * names["colds"] + codes_more // 2)))[4:]
+        hot = hot[:-8] + struct.pack("<II", len(cold), google_crc32c.value(cold))
+        names |= {"hot_crc": google_crc32c.value(hot)}
         assert names["colds"] <= STRIPE
     lying = type(part)(tuple(names.values()), hot, cold)
     data = b"".join(assemble([lying], 1, Size(17, 61)))
