@@ -6,7 +6,18 @@ from pathlib import Path
 
 import click
 
-from carvana_ens.cli.common import FILE, FOLDER, json_option, open_project, say, show_json, threads_option, track
+from carvana_ens.cli.common import (
+    FILE,
+    FOLDER,
+    chosen_workers,
+    json_option,
+    open_project,
+    say,
+    show_json,
+    threads_option,
+    track,
+    worker_options,
+)
 
 
 @click.command(short_help="Blend maps into a submission.")
@@ -25,6 +36,7 @@ from carvana_ens.cli.common import FILE, FOLDER, json_option, open_project, say,
 @click.option("--masks", type=FOLDER, help="Also write each mask to this folder, as <id>.png.")
 @click.option("--sample-submission", type=FILE, help="Refuse if the images are not exactly those of this file.")
 @threads_option
+@worker_options
 @json_option
 @click.pass_context
 def command(
@@ -37,6 +49,9 @@ def command(
     masks: Path | None,
     sample_submission: Path | None,
     threads: int | None,
+    workers: int | None,
+    scheduler: str | None,
+    worker_limit: float | None,
     as_json: bool,
 ) -> None:
     """Blend the members' maps and write the masks as run lengths.
@@ -61,6 +76,7 @@ def command(
         masks=masks,
         sample_submission=sample_submission,
         threads=threads,
+        workers=chosen_workers(workers, scheduler, worker_limit),
         say=say,
         track=track,
     )

@@ -6,15 +6,32 @@ import dataclasses
 
 import click
 
-from carvana_ens.cli.common import json_option, open_project, show_json, threads_option, track
+from carvana_ens.cli.common import (
+    chosen_workers,
+    json_option,
+    open_project,
+    show_json,
+    threads_option,
+    track,
+    worker_options,
+)
 
 
 @click.command(short_help="Check every stored map.")
 @click.argument("members", nargs=-1)
 @threads_option
+@worker_options
 @json_option
 @click.pass_context
-def command(ctx: click.Context, members: tuple[str, ...], threads: int | None, as_json: bool) -> int:
+def command(
+    ctx: click.Context,
+    members: tuple[str, ...],
+    threads: int | None,
+    workers: int | None,
+    scheduler: str | None,
+    worker_limit: float | None,
+    as_json: bool,
+) -> int:
     """Read every map of MEMBERS (default: all) and compare it with its checksum; exit code 1 if one is damaged.
 
     \b
@@ -23,7 +40,8 @@ def command(ctx: click.Context, members: tuple[str, ...], threads: int | None, a
     """
     from carvana_ens.verbs.verify import verify
 
-    results = verify(open_project(ctx), members, threads=threads, track=track)
+    chosen = chosen_workers(workers, scheduler, worker_limit)
+    results = verify(open_project(ctx), members, threads=threads, workers=chosen, track=track)
     if as_json:
         show_json([dataclasses.asdict(result) for result in results])
     else:

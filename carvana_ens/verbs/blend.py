@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import socket
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from carvana_ens.core.rle import bits_mask, rle_encode_bits_bytes
 from carvana_ens.core.weights import parse_threshold, threshold_text
+from carvana_ens.engine import ordered_map
+from carvana_ens.engine.cluster import Workers, connected
+from carvana_ens.engine.tasks import ordered
+from carvana_ens.engine.worker import alive, kept, threads_here
 from carvana_ens.ensemble.blending import Blend, exact_weights
 from carvana_ens.ensemble.steps import PostProcessed, parse_steps, steps_text, unblended
 from carvana_ens.ensemble.tuning import check_fresh, check_members, read_tuning
 from carvana_ens.errors import StoreError, UsageError
+from carvana_ens.files import digest
 from carvana_ens.output.masks import write_mask
 from carvana_ens.output.submission import check_names, check_suffix, sample_names, write_submission
 from carvana_ens.postprocess import Step
 from carvana_ens.project import Project
-from carvana_ens.registry import list_steps
 from carvana_ens.store.store import ProbabilityStore, open_store
 from carvana_ens.types import Bits, Say, Track, unsaid, untracked
 from carvana_ens.verbs.runs import recorded
+from carvana_ens.verbs.versions import installed, step_sources
 
 TUNED = "tuned"
+_TASK = 64
+"""Images that a worker is given at once: their rows are as many text as is worth a message."""
 
 
 @dataclass(frozen=True)
@@ -109,48 +121,126 @@ def blend(
     masks: Path | None = None,
     sample_submission: Path | None = None,
     threads: int | None = None,
+    workers: Workers | None = None,
     say: Say = unsaid,
     track: Track = untracked,
 ) -> Blended:
     """Writes the blend as a submission (``.csv`` or ``.csv.gz``), and as PNG masks into the folder ``masks``.
 
-    postprocess: steps that each mask goes through, see ``ensemble.steps.parse_steps``.
-    The CSV text depends on the maps, weights, threshold and steps alone: not on threads, nor on the order of members.
+    postprocess: steps that each mask goes through, see ``ensemble.steps.parse_steps``. workers: other processes that
+    blend in place of this one, which writes what they give it; they have threads of their own.
+    The CSV text depends on the maps, weights, threshold and steps alone: not on threads or workers, nor on the order
+    of members.
 
     Raises:
         UsageError: nothing to write, or what ``open_blend``, ``parse_steps`` or ``post_processed`` refuses.
         DataError: the images are not those of the sample submission.
         StoreError: what ``open_blend`` or ``post_processed`` refuses, or a damaged map.
         PluginError: a step that is unknown, broken, or fails.
+        CarvanaEnsError: no workers, or the scheduler was lost.
     """
     if output is None and masks is None:
         raise UsageError("blend has nothing to write: name a submission with -o FILE, or a folder with --masks DIR")
+    if workers is not None and threads is not None:
+        raise UsageError("workers have threads of their own: leave out --threads")
     if output is not None:
         check_suffix(output)
+    asked = _Asked(weights, threshold, split, postprocess)
     steps = parse_steps(postprocess)
-    plain = open_blend(project, weights, threshold, split, say)
-    combined = post_processed(project, plain, steps, split) if steps else plain
+    combined = asked.opened(project, say)
     if sample_submission is not None:
         check_names(combined.ids, sample_names(sample_submission))
 
-    def one(image_id: str, bits: Bits) -> tuple[str, bytes]:
-        size = combined.size(image_id)
-        if masks is not None:
-            write_mask(masks, image_id, bits_mask(bits, size))
-        return image_id, rle_encode_bits_bytes(bits, size.height * size.width)
-
-    rows = combined.each(one, threads)
     facts = {"weights": combined.weights, "threshold": threshold_text(combined.threshold), "split": split}
     if steps:
-        facts |= {"postprocess": steps_text(steps), "packages": _packages(steps)}
-    with recorded(project, "blend", **facts) as run:
+        facts |= {"postprocess": steps_text(steps), "packages": step_sources([step.name for step in steps])}
+    with recorded(project, "blend", **facts) as run, _rows(project, asked, combined, masks, threads, workers) as rows:
         tracked = track(rows, len(combined.ids), "blend")
         images = write_submission(output, tracked) if output is not None else sum(1 for _ in tracked)
         run |= {"images": images}
     return Blended(output, images, combined.weights, threshold_text(combined.threshold), steps_text(steps))
 
 
-def _packages(steps: Sequence[Step]) -> list[str]:
-    """The packages that have steps of these names, with their versions."""
-    names = {step.name for step in steps}
-    return sorted({entry.source for entry in list_steps().entries if entry.name in names})
+@dataclass(frozen=True)
+class _Asked:
+    """Which masks: arguments of ``blend``, from which a worker opens the same."""
+
+    weights: str
+    threshold: str | None
+    split: str
+    postprocess: str
+
+    def opened(self, project: Project, say: Say = unsaid) -> Blend | PostProcessed:
+        steps = parse_steps(self.postprocess)
+        plain = open_blend(project, self.weights, self.threshold, self.split, say)
+        return post_processed(project, plain, steps, self.split) if steps else plain
+
+
+@dataclass(frozen=True)
+class _Order:
+    """Images for a worker to blend. key: the same for all of one command. stamp: what must lie before it."""
+
+    key: str
+    root: Path
+    asked: _Asked
+    masks: Path | None
+    stamp: str
+    ids: tuple[str, ...]
+
+
+@contextmanager
+def _rows(
+    project: Project,
+    asked: _Asked,
+    combined: Blend | PostProcessed,
+    masks: Path | None,
+    threads: int | None,
+    workers: Workers | None,
+) -> Iterator[Iterable[tuple[str, bytes]]]:
+    """The rows of the submission in order; mask files are written on the way."""
+    if workers is None:
+        yield combined.each(partial(_row, combined, masks), threads)
+        return
+    folder = None if masks is None else masks.absolute()
+    stamp = _stamp(project, asked, combined)
+    job = partial(_Order, uuid.uuid4().hex, project.root.absolute(), asked, folder, stamp)
+    orders = (job(tuple(combined.ids[first : first + _TASK])) for first in range(0, len(combined.ids), _TASK))
+    names = sorted({step.name for step in parse_steps(asked.postprocess)})
+    with connected(workers, partial(installed, (), names)) as cluster:
+        yield chain.from_iterable(ordered(cluster, _blend_order, orders))
+
+
+def _row(combined: Blend | PostProcessed, masks: Path | None, image_id: str, bits: Bits) -> tuple[str, bytes]:
+    size = combined.size(image_id)
+    if masks is not None:
+        write_mask(masks, image_id, bits_mask(bits, size))
+    return image_id, rle_encode_bits_bytes(bits, size.height * size.width)
+
+
+def _blend_order(order: _Order) -> list[tuple[str, bytes]]:
+    """On a worker: the rows of its images."""
+    combined = kept(order.key, partial(_opened, order))
+    rows = []
+    for row in ordered_map(lambda i: _row(combined, order.masks, i, combined.bits(i)), order.ids, threads_here()):
+        rows.append(row)
+        alive()
+    return rows
+
+
+def _opened(order: _Order) -> Blend | PostProcessed:
+    project = Project(order.root)
+    combined = order.asked.opened(project)
+    if _stamp(project, order.asked, combined) != order.stamp:
+        raise StoreError(
+            f"a worker on {socket.gethostname()} finds another project or other maps under {order.root} than this "
+            f"process: workers need the same files under the same paths"
+        )
+    return combined
+
+
+def _stamp(project: Project, asked: _Asked, combined: Blend | PostProcessed) -> str:
+    """sha256 (hex) over all that decides the masks."""
+    files = [path.read_text() for path in (project.file, project.tuning_file) if path.is_file()]
+    names = combined.members if isinstance(combined, PostProcessed) else combined.stores
+    maps = {name: store.fingerprint() for name, store in _open(project, names, asked.split).items()}
+    return digest({"files": files, "maps": maps})

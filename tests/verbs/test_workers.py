@@ -23,24 +23,44 @@ SECONDS = 120  # for what must happen; nothing here waits for time to pass
 ENTRIES = """[carvana_ens.models]
 together = worker_models:Together
 trouble = worker_models:Trouble
+
+[carvana_ens.postprocess]
+emptied = worker_models:Emptied
+kept-by = worker_models:KeptBy
 """
 
 
 @pytest.fixture
-def troubled(project, oracle, monkeypatch):
-    """A project of 6 training cars' worth of test photos, and a package of models that make trouble."""
-    folder = project.root / "site"
+def plugins(world, oracle, monkeypatch):
+    """The world, with a package of models and steps that every process sees."""
+    folder = world.root / "site"
     folder.mkdir()
     shutil.copy(Path(__file__).with_name("worker_models.py"), folder)
     oracle.package(folder, "worker_models", ENTRIES)
+    source = Path(carvana_ens.__file__).parents[1]
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, [folder, world.site, source])))
+    yield world
+    sys.modules.pop("worker_models", None)
+
+
+@pytest.fixture
+def troubled(project, plugins, oracle):
+    """A project of 42 test photos."""
     for number in range(4, 40):
         oracle.save_photo(project.test, f"b22_{number:02d}")
-    source = Path(carvana_ens.__file__).parents[1]
-    path = os.pathsep.join([str(folder), str(project.site), str(source)])
-    monkeypatch.syspath_prepend(folder)
-    monkeypatch.setenv("PYTHONPATH", path)
-    yield project
-    sys.modules.pop("worker_models", None)
+    return project
+
+
+@pytest.fixture
+def many(plugins, oracle):
+    """A project without photos, with three members of 150 maps: more than a task holds."""
+    plugins.run("init", plugins.cars)
+    ids = [f"{number:03d}_{view}" for number in range(50) for view in range(3)]
+    for name, blur, shift in (("a", 1.0, 0), ("b", 2.0, 2), ("c", 1.5, -1)):
+        plugins.maps(f"{name}_maps", ids, blur, shift, 9)
+        plugins.did("import", name, "--split", "test", "--from", plugins.root / f"{name}_maps")
+    return plugins
 
 
 class Farm:
@@ -74,11 +94,11 @@ class Farm:
 
 
 @pytest.fixture
-def farm(troubled):
+def farm(plugins):
     farms = []
 
     def start(workers: int, **environment: str) -> Farm:
-        folder = troubled.root / f"farm{len(farms)}"
+        folder = plugins.root / f"farm{len(farms)}"
         folder.mkdir()
         farms.append(Farm(folder, environment))
         farms[-1].work(workers)
@@ -208,3 +228,36 @@ def test_a_lost_scheduler_is_one_line_and_a_rerun_completes(troubled, farm):
     assert left
     assert f"{len(left)} maps predicted, 42 in all" in troubled.did("predict", "--split", "test").out
     assert open_store(store).fingerprint() == expected
+
+
+@pytest.mark.slow
+def test_blend_and_verify_say_the_same_on_workers(many, farm):
+    words = ("blend", "--weights", "a=2,b=1", "--threshold", "0.45")
+    mended = (*words, "--postprocess", "emptied:row=20,kept-by:member=c")
+    address = farm(3).address
+    expected = {}
+    for name, command in (("plain", words), ("mended", mended)):
+        done = many.did(*command, "-o", many.root / f"{name}.csv", "--masks", many.root / name)
+        expected[name] = (done.out, (many.root / f"{name}.csv").read_bytes())
+    assert expected["plain"][1] != expected["mended"][1]
+    places = {"plain": ("--workers", "2"), "mended": ("--scheduler", address)}
+    for name, command in (("plain", words), ("mended", mended)):
+        output, masks = many.root / f"{name}.csv", many.root / name
+        before = {path.name: path.read_bytes() for path in masks.iterdir()}
+        output.unlink()
+        shutil.rmtree(masks)
+        process = many.process("--project", many.cars, *command, "-o", output, "--masks", masks, *places[name])
+        assert ended(process) == (0, expected[name][0], [])
+        assert output.read_bytes() == expected[name][1]
+        assert {path.name: path.read_bytes() for path in masks.iterdir()} == before
+    chunk = many.store("b", "test") / "prob" / "c" / "77" / "0" / "0"
+    chunk.write_bytes(chunk.read_bytes()[:-1] + b"?")
+    found = many.do("verify")
+    assert found.code == 1
+    assert "149 right, 0 missing, 1 damaged" in found.out
+    process = many.process("--project", many.cars, "verify", "--scheduler", address)
+    assert ended(process) == (1, found.out, [])
+    refused = many.do(*words, "-o", many.root / "x.csv").error
+    process = many.process("--project", many.cars, *words, "-o", many.root / "x.csv", "--scheduler", address)
+    assert ended(process) == (1, "", [f"error: {refused}"])
+    assert not (many.root / "x.csv").exists()

@@ -1,4 +1,4 @@
-"""Models without torch that make trouble for workers. The tests copy this file into a folder with entry points.
+"""Models without torch that make trouble for workers, and steps. The tests copy this file beside entry points.
 
 A photo is known by its id: ``options.at`` names the one where it happens. Files beside the photos say what has happened
 already, to all processes.
@@ -11,11 +11,11 @@ import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
-from carvana_ens import Model, option
+from carvana_ens import Model, Step, option
 
 
 def soft(images, cut):
@@ -61,3 +61,28 @@ class Trouble(Model):
                     case "raise":
                         raise ValueError("no such\nlayer")
         return soft(batch.images, np.float32(120))
+
+
+@dataclass(frozen=True)
+class Emptied(Step):
+    """Nothing from a row on."""
+
+    name: ClassVar[str] = "emptied"
+    row: int = option(0, "the row")
+
+    def apply(self, mask, image):
+        return mask & (np.arange(len(mask)) < self.row)[:, None]
+
+
+@dataclass(frozen=True)
+class KeptBy(Step):
+    """What a member has, too."""
+
+    name: ClassVar[str] = "kept-by"
+    member: str = option("", "the member")
+
+    def apply(self, mask, image):
+        return mask & (image.codes(self.member) > 127)
+
+    def reads(self):
+        return (self.member,)
