@@ -109,9 +109,9 @@ class Blend:
     mask in blend`` on as many as there are processors, ``masks``, ``rles`` and ``each`` on as many as they are told.
 
     space: what codes count as (see ``core/spaces.py``); the threshold is then one of that space, and the stores must be
-    of the dtypes that it was fitted on. None: probabilities, the only space in which packed stores are faster than
-    plain ones. cut: "threshold", or "expected-dice" (see ``core/expected_dice.py``), which leaves ``threshold`` unused
-    and asks for a space of probabilities.
+    of the dtypes that it was fitted on. None: probabilities. cut: "threshold", or "expected-dice" (see
+    ``core/expected_dice.py``), which leaves ``threshold`` unused and asks for a space of probabilities. Packed stores
+    are read in part, and so faster, only for probabilities cut at a threshold; else they are decoded like plain ones.
     """
 
     def __init__(

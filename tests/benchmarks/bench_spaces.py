@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +52,11 @@ def measured(stores: Mapping[str, ProbabilityStore], ids: list[str], truth: Any,
         low, high = space.thresholds(LOW, HIGH)
         return keep_disputed([*stores.values()], ids, truth, low, high, tables=space.tables([*stores]), threads=1)
 
-    warm = Space("temperature", spaces["temperature"].members)
     ways: dict[str, Callable[[], Any]] = {
         "blend": blended(),
         "blend, expected Dice": blended(cut="expected-dice"),
         **{f"blend, {kind}": blended(space=space) for kind, space in spaces.items()},
-        "blend, temperature, expected Dice": blended(space=warm, cut="expected-dice"),
+        "blend, temperature, expected Dice": blended(space=spaces["temperature"], cut="expected-dice"),
         "counting codes": lambda: count_codes(stores, ids, truth, threads=1),
         "disputed pixels": lambda: kept(Space()),
         **{f"disputed pixels, {kind}": lambda space=space: kept(space) for kind, space in spaces.items()},
@@ -71,9 +69,8 @@ def measured(stores: Mapping[str, ProbabilityStore], ids: list[str], truth: Any,
         first = taken["search, probability" if name.startswith("search") else "blend"]
         print(f"{name:36} {seconds * 1e3 / len(ids):>9.2f} ms an image {seconds / first:>6.2f}")
     for kind, outcome in found.items():
-        threshold = outcome.best.threshold
         print(
-            f"{kind}: tuned Dice {outcome.best.score:.6f} at {Fraction(threshold)}, {len(pixels[kind].thresholds)} "
+            f"{kind}: tuned Dice {outcome.best.score:.6f} at {outcome.best.threshold}, {len(pixels[kind].thresholds)} "
             f"thresholds, {pixels[kind].pixels.codes.nbytes / 1e6:.1f} MB kept"
         )
 

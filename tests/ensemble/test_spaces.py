@@ -168,8 +168,13 @@ def test_a_member_of_weight_zero_needs_no_table(store):
         StoreError, match=r"b\.zarr has codes of 0\.\.255, its table in the blending space 65536 values"
     ):
         Blend(stores, "b=1", space=Space("logit", {"b": logit_table(65535)}))
-    with pytest.raises(UsageError, match="2 stores have 1 tables"):
-        MapStack(list(stores.values()), [logit_table(255).values])
+    both, one = list(stores.values()), [logit_table(255).values]
+    for refused in (
+        lambda: MapStack(both, one),
+        lambda: keep_disputed(both, ["one"], lambda i, _: None, HALF, HALF, tables=one),
+    ):
+        with pytest.raises(UsageError, match="2 stores have 1 tables"):
+            refused()
 
 
 def naive_counts(members, truths):
