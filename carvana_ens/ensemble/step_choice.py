@@ -15,7 +15,7 @@ from carvana_ens.engine import default_threads, ordered_map
 from carvana_ens.ensemble.blending import Blend
 from carvana_ens.ensemble.bootstrap import Interval, gain
 from carvana_ens.ensemble.steps import PostProcessed, apply_step, steps_text
-from carvana_ens.errors import DataError, UsageError
+from carvana_ens.errors import DataError, PluginError, UsageError
 from carvana_ens.postprocess import Step
 from carvana_ens.store.store import ProbabilityStore
 from carvana_ens.types import Bits, Size, Track, untracked
@@ -105,6 +105,8 @@ def choose_steps(
     tried: list[TriedStep] = []
     for step in steps:
         candidates = step.candidates()
+        if not candidates:
+            raise PluginError(f"step {step.name} has no candidates to try; report it to its author", name=step.name)
         found, changed = scores.of(kept, candidates)
         floor = np.maximum(scores.by_group(plain), scores.by_group(now))
         judged = []

@@ -83,20 +83,22 @@ def make_step(kind: type[Step], values: Mapping[str, Json]) -> Step:
     return step
 
 
-def steps_text(steps: Sequence[Step]) -> str:
-    """The text that ``parse_steps`` reads back; options at their default are left out.
+def steps_text(steps: Sequence[Step], *, whole: bool = False) -> str:
+    """The text that ``parse_steps`` reads back.
+
+    Options at their default are left out. whole: they are not, for a text that is to mean the same with other defaults.
 
     Raises:
         UsageError: the value of an option cannot stand in it.
     """
-    return ",".join(_step_text(step) for step in steps)
+    return ",".join(_step_text(step, whole) for step in steps)
 
 
-def _step_text(step: Step) -> str:
+def _step_text(step: Step, whole: bool) -> str:
     parts = [step.name]
     for field in dataclasses.fields(step):
         value = getattr(step, field.name)
-        if value == field.default:
+        if value == field.default and not whole:
             continue
         text = str(value).lower() if isinstance(value, bool) else str(value)
         if set(text) & set(",:") or text != text.strip():

@@ -13,7 +13,7 @@ from carvana_ens.ensemble.blending import Blend
 from carvana_ens.ensemble.bootstrap import gain
 from carvana_ens.ensemble.step_choice import HARM, choose_steps, score_steps
 from carvana_ens.ensemble.steps import PostProcessed, parse_steps
-from carvana_ens.errors import DataError, UsageError
+from carvana_ens.errors import DataError, PluginError, UsageError
 from carvana_ens.model import option
 from carvana_ens.postprocess import Step
 from carvana_ens.types import Size
@@ -274,7 +274,17 @@ def test_members_without_a_weight(store):
         choose(blend, [Add(0), Where()])
 
 
+@dataclass(frozen=True)
+class Nothing(Step):
+    name = "nothing"
+
+    def candidates(self):
+        return ()
+
+
 def test_what_cannot_be_meant(blend):
+    with pytest.raises(PluginError, match="step nothing has no candidates"):
+        choose(blend, [Nothing()])
     for options in ({"margin": -1e-9}, {"harm": -1}, {"harm": float("nan")}):
         with pytest.raises(UsageError, match=r"margin .* and harm .* give numbers from 0"):
             choose(blend, [Add(0)], **options)

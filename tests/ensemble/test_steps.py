@@ -101,6 +101,11 @@ def test_a_text_and_back():
         steps = parse_steps(text)
         assert steps_text(steps) == text
         assert [step.name for step in steps] == [part.partition(":")[0] for part in text.split(",") if part]
+    steps = parse_steps("largest,fill-holes:area=400,roof-repair:grow=7")
+    written = steps_text(steps, whole=True)
+    assert written.startswith("largest:connectivity=8,fill-holes:area=400,roof-repair:member=:low=30:")
+    assert written.endswith(":grow=7:inner=55:outside=blend")
+    assert parse_steps(written) == steps
     holes, repair = parse_steps(" fill-holes : area=7 , carvana-ens-postprocess:roof-repair:member = albu ")
     assert (holes.area, repair.member, repair.low) == (7, "albu", 30)
     assert parse_steps("fill-holes:area=0") == (load_step("fill-holes")[0](),)
