@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import warnings
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
-from zarr.api.asynchronous import open_group
-from zarr.core.sync import sync
 
-from carvana_ens.errors import StoreError, UsageError, first_line
+from carvana_ens.errors import StoreError, UsageError
 from carvana_ens.files import digest
+from carvana_ens.store.arrays import open_arrays, read_arrays
 from carvana_ens.store.chunks import ChunkError, DirectReader, Reader
 from carvana_ens.store.foreign import ZarrReader
 from carvana_ens.store.packed_reader import PackedReader, is_packed
@@ -47,7 +43,7 @@ class ProbabilityStore:
         """
         self.path = path
         self._place = place_of(path)
-        attributes, arrays, self._metadata = _open(self._place)
+        attributes, arrays, self._metadata = open_arrays(self._place)
         ours = check_attributes(str(path), attributes)
         self.dtype: DType = check_arrays(str(path), arrays)
         self.full_scale = FULL_SCALE[self.dtype]
@@ -55,7 +51,7 @@ class ProbabilityStore:
         self.provenance = Provenance.from_json(ours["provenance"])
         self._reader = _reader(self._place, arrays["prob"])
         self._done = arrays["done"]
-        ids, sizes = _read(self._place, arrays["ids"], arrays["sizes"])
+        ids, sizes = read_arrays(self._place, arrays["ids"], arrays["sizes"])
         self.ids = tuple(str(image_id) for image_id in ids)
         if ids_digest(self.ids) != ours["ids_sha256"] or len(set(self.ids)) != len(self.ids):
             raise StoreError(f"{path}: the image ids do not match their hash: predict or import it again")
@@ -67,7 +63,7 @@ class ProbabilityStore:
     @cached_property
     def records(self) -> NDArray[np.uint64]:
         """(N,) done records as they were when first asked for: 0, or 2**32 | crc32 of the codes."""
-        records: NDArray[np.uint64] = _read(self._place, self._done)[0]
+        records: NDArray[np.uint64] = read_arrays(self._place, self._done)[0]
         return records
 
     def missing(self) -> list[str]:
@@ -157,7 +153,7 @@ class ProbabilityStore:
     def _changed(self) -> bool:
         """Whether ``prob`` was laid out otherwise since this store was opened."""
         with suppress(OSError, StoreError):
-            return self._place.get(_PROB) not in (self._metadata, None)
+            return self._place.get("prob/zarr.json") not in (self._metadata, None)
         return False
 
     def record(self, image_id: str) -> int | None:
@@ -209,50 +205,3 @@ def open_store(path: str | Path) -> ProbabilityStore:
         UsageError: an address that means nothing, or the extra is not installed.
     """
     return ProbabilityStore(path)
-
-
-_PROB = "prob/zarr.json"
-_ARRAYS = ("prob", "done", "ids", "sizes")
-
-
-def _open(place: Place) -> tuple[dict[str, Any], Mapping[str, Any], bytes | None]:
-    """The attributes of the group, its arrays by name, and the bytes that describe ``prob``.
-
-    In one call of zarr's event loop: handing it one thing after the other takes most of the time of opening a store.
-    """
-    if place.get("zarr.json") is None:
-        raise StoreError(f"{place} is no probability store (no zarr.json there): run predict or import first")
-    contents = {name: place.get(f"{name}/zarr.json") for name in _ARRAYS}
-    names = [name for name, content in contents.items() if content is not None]
-
-    async def opened() -> tuple[Any, list[Any]]:
-        group = await open_group(store=place.zarr(read_only=True), mode="r", zarr_format=3)
-        return group, await asyncio.gather(*map(group.getitem, names), return_exceptions=True)
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # zarr only warns of data types that we never write
-            group, found = sync(opened())
-    except Exception as error:  # zarr raises many kinds on damaged metadata
-        raise StoreError(f"{place}/zarr.json cannot be read ({first_line(error)}): predict or import again") from error
-    for name, array in zip(names, found, strict=True):
-        if isinstance(array, BaseException):
-            reason = first_line(array)
-            raise StoreError(f"{place}/{name}/zarr.json cannot be read ({reason}): predict or import again") from array
-    return group.attrs, {name: zarr.Array(array) for name, array in zip(names, found, strict=True)}, contents["prob"]
-
-
-def _read(place: Place, *arrays: Any) -> list[Any]:
-    """All of some arrays."""
-
-    async def read() -> list[Any]:
-        return await asyncio.gather(*(array.async_array.getitem(...) for array in arrays), return_exceptions=True)
-
-    found = sync(read())
-    for array, values in zip(arrays, found, strict=True):
-        if isinstance(values, BaseException):
-            reason = first_line(values)
-            raise StoreError(
-                f"{place}: array {array.basename} is damaged ({reason}): predict or import again"
-            ) from values
-    return found
