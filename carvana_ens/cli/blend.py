@@ -28,9 +28,9 @@ from carvana_ens.cli.common import (
 @click.option("--split", default="test", show_default=True, help="Which maps: test, oof, or a name given to predict.")
 @click.option(
     "--postprocess",
-    default="",
     metavar="STEP,STEP,...",
-    help="What each mask goes through: largest,fill-holes:area=400. See carvana-ens models --steps.",
+    help="What each mask goes through: largest,fill-holes:area=400; see carvana-ens models --steps.  [default: the "
+    "tuned ones with tuned weights, else none]",
 )
 @click.option("-o", "--output", type=FILE, help="Submission to write: .csv or .csv.gz.")
 @click.option("--masks", type=FOLDER, help="Also write each mask to this folder, as <id>.png.")
@@ -44,7 +44,7 @@ def command(
     weights: str,
     threshold: str | None,
     split: str,
-    postprocess: str,
+    postprocess: str | None,
     output: Path | None,
     masks: Path | None,
     sample_submission: Path | None,

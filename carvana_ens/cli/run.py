@@ -16,7 +16,7 @@ from carvana_ens.cli.train import LiveLine
 @threads_option
 @click.pass_context
 def command(ctx: click.Context, output: Path, device: str, threads: int | None) -> None:
-    """Train, predict, tune, blend and report all members in one go; what is done is kept, so that a stopped run goes on.
+    """Train, predict, tune, blend and report in one go; what is done is kept, so that a stopped run goes on.
 
     \b
     Example:

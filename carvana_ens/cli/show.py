@@ -16,7 +16,7 @@ from carvana_ens.cli.common import FILE, FOLDER, open_project, track
 @click.option("--split", help="oof, test, or a name given to predict.  [default: where the ids are]")
 @click.option("--weights", default="equal", show_default=True, help="equal, tuned, or name=w,name=w,...")
 @click.option("--threshold", help="tuned, or a number in (0, 1].  [default: tuned with tuned weights, else 0.5]")
-@click.option("--postprocess", default="", metavar="STEP,STEP,...", help="What masks go through, as of blend.")
+@click.option("--postprocess", metavar="STEP,STEP,...", help="What masks go through, as of blend.")
 @click.option("--images", type=FOLDER, help="The photos of a split that is neither oof nor test.")
 @click.pass_context
 def command(
@@ -27,7 +27,7 @@ def command(
     split: str | None,
     weights: str,
     threshold: str | None,
-    postprocess: str,
+    postprocess: str | None,
     images: Path | None,
 ) -> None:
     """Draw photo, truth, each member's map and the blend's outline of the images IDS.

@@ -28,6 +28,22 @@ if TYPE_CHECKING:
 @click.option("--rounds", type=click.IntRange(1), default=20, show_default=True, help="Choices of the greedy search.")
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), help="Search for that long at most, in all.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the search's random starts.")
+@click.option(
+    "--spaces",
+    default="probability",
+    show_default=True,
+    metavar="A,B",
+    help="Blending spaces to try: probability, logit, rank, temperature, vote; the first stays unless another is "
+    "surely better. One alone is taken.",
+)
+@click.option(
+    "--cut",
+    type=click.Choice(["threshold", "expected-dice", "best"]),
+    default="threshold",
+    show_default=True,
+    help="Cut each photo where its expected Dice is greatest; best: if that is surely better.",
+)
+@click.option("--postprocess", default="", metavar="STEPS", help="Steps to try, such as largest,fill-holes:area=400.")
 @click.option("--honest/--no-honest", default=True, help="Score on photos not tuned on: a search more for each fold.")
 @click.option("--max-models", type=click.IntRange(1), metavar="N", help="Keep the N members at most that score best.")
 @click.option(
@@ -48,6 +64,9 @@ def command(
     rounds: int,
     seconds: float | None,
     seed: int,
+    spaces: str,
+    cut: str,
+    postprocess: str,
     honest: bool,
     max_models: int | None,
     max_seconds: float | None,
@@ -65,6 +84,7 @@ def command(
       carvana-ens tune
       carvana-ens tune --from 0.5 --to 0.5
       carvana-ens tune --max-models 3
+      carvana-ens tune --spaces probability,logit,temperature --cut best --postprocess largest
     """
     from carvana_ens.verbs.tune import tune
 
@@ -78,6 +98,9 @@ def command(
         seconds=seconds,
         seed=seed,
         honest=honest,
+        spaces=[kind.strip() for kind in spaces.split(",")],
+        cut=cut,
+        postprocess=postprocess,
         max_models=max_models,
         max_seconds=max_seconds,
         threads=threads,
@@ -106,6 +129,15 @@ def summary(tuning: Tuning) -> str:
         f"threshold {tuning.threshold}",
         f"{tuning.metric} of the {tuning.images} out-of-fold photos that were tuned on: {scores}",
     ]
+    lines += [f"tried {one.name}: {_gain(one.gain)}; {one.reason or 'kept'}" for one in tuning.tried]
+    if tuning.space is not None:
+        lines.append(f"weights and threshold are of the blending space {tuning.space['kind']}")
+    if tuning.cut != "threshold":
+        lines.append("each photo is cut where its expected Dice is greatest; the threshold is not used")
+    if tuning.steps:
+        lines.append(f"post-processing: {tuning.steps}")
+    if tuning.final is not None:
+        lines.append(f"Dice with that on the photos that were tuned on: {tuning.final:.6f}")
     if honest is None:
         lines.append(f"no honest score, {tuning.reason}: expect a little less on new photos")
         return "\n".join(lines)

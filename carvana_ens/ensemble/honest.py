@@ -23,6 +23,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from carvana_ens.core.spaces import Space
 from carvana_ens.data.ids import listed
 from carvana_ens.data.stratify import shuffled
 from carvana_ens.ensemble.bootstrap import Interval, gain, mean_interval
@@ -32,10 +33,13 @@ from carvana_ens.types import Track, untracked
 
 @dataclass(frozen=True)
 class Choice:
-    """What a search answers. weights: whole numbers from 0 by member, not all 0. threshold: exact, such as 128/255."""
+    """What a search answers. weights: whole numbers from 0 by member, not all 0. threshold: exact, such as 128/255.
+    space: the blending space that both are of; None: probabilities.
+    """
 
     weights: Mapping[str, int]
     threshold: str
+    space: Space | None = None
 
 
 Search: TypeAlias = Callable[[Sequence[str]], Choice]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from statistics import fmean
 from typing import Any, Literal, TypeAlias, get_args
@@ -59,7 +59,7 @@ def restricted(choice: Choice, members: Iterable[str]) -> Choice:
     weights = {member: weight if member in kept else 0 for member, weight in choice.weights.items()}
     if not any(weights.values()):
         raise UsageError(f"{listed(kept)} have no weight: search weights for them anew")
-    return Choice(weights, choice.threshold)
+    return replace(choice, weights=weights)
 
 
 def leave_one_out(

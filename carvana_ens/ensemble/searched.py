@@ -38,6 +38,11 @@ class SearchedPixels:
         """Of the members."""
         return self._names
 
+    @property
+    def thresholds(self) -> Sequence[Fraction]:
+        """Those that are tried, rising."""
+        return self._pixels.thresholds
+
     def found(self, ids: Sequence[str]) -> Found:
         """The outcome of a search on these images.
 

@@ -5,13 +5,19 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from carvana_ens.core.spaces import Space
+from carvana_ens.core.weights import threshold_text
+from carvana_ens.ensemble.blending import check_cut
 from carvana_ens.ensemble.bootstrap import Interval
+from carvana_ens.ensemble.out_of_fold import OutOfFold
 from carvana_ens.ensemble.pareto import Ensemble
+from carvana_ens.ensemble.steps import steps_text
+from carvana_ens.ensemble.tuner import Outcome, Tried
 from carvana_ens.ensemble.worth import MemberWorth, Worth
-from carvana_ens.errors import ProjectError, StaleError
+from carvana_ens.errors import DataError, ProjectError, StaleError, UsageError
 from carvana_ens.files import write_json
 from carvana_ens.store.store import ProbabilityStore
 from carvana_ens.types import Json
@@ -100,7 +106,10 @@ class Tuning:
     metric, images, groups: what was scored, on how many images of how many groups. scores: of "tuned", "equal", "best
     single" and the searches, each at its own best threshold; all on the maps that were tuned on, so none is an honest
     estimate. singles: of every member alone, at the threshold in ``single_thresholds``. fingerprints: of each member's
-    out-of-fold store. honest: None where there are none; ``reason`` says why.
+    out-of-fold store. honest: None where there are none; ``reason`` says why. space: that weights and thresholds are
+    of, as ``Space.to_json`` gives it; None: probabilities. cut: "threshold", or "expected-dice", which leaves the
+    threshold unused. steps: post-processing, as ``ensemble.steps`` reads it. final: Dice by that cut and these steps on
+    the images tuned on; None where they change nothing. tried: what else was, in order.
     """
 
     weights: Mapping[str, int]
@@ -114,6 +123,45 @@ class Tuning:
     metric: str = "mean Dice"
     honest: HonestScores | None = None
     reason: str | None = None
+    space: Json = None
+    cut: str = "threshold"
+    steps: str = ""
+    final: float | None = None
+    tried: list[Tried] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, outcome: Outcome, maps: OutOfFold, metric: str) -> Tuning:
+        """What was found on these maps."""
+        names, found, judged = outcome.names, outcome.found, outcome.judged
+        honest = None
+        if judged is not None:
+            honest = HonestScores.of(judged.worth, judged.members, judged.subsets, judged.folds)
+        return cls(
+            weights=outcome.weights,
+            threshold=threshold_text(found.best.threshold),
+            images=len(maps.ids),
+            groups=len(set(maps.own_groups.values())),
+            scores={"tuned": found.best.score} | {name: setting.score for name, setting in found.settings.items()},
+            singles=dict(zip(names, (single.score for single in found.singles), strict=True)),
+            single_thresholds=dict(zip(names, (threshold_text(one.threshold) for one in found.singles), strict=True)),
+            fingerprints={name: maps.stores[name].fingerprint() for name in names},
+            metric=metric,
+            honest=honest,
+            reason=outcome.reason,
+            space=None if outcome.space.kind == "probability" else outcome.space.to_json(),
+            cut=outcome.cut,
+            steps=steps_text(outcome.steps, whole=True),
+            final=outcome.final,
+            tried=list(outcome.tried),
+        )
+
+    def blending_space(self) -> Space:
+        """The space that weights and threshold are of.
+
+        Raises:
+            DataError: its tables are damaged.
+        """
+        return Space() if self.space is None else Space.from_json(self.space)
 
     def write(self, path: Path) -> None:
         """Replaces ``path``."""
@@ -132,12 +180,14 @@ def read_tuning(path: Path) -> Tuning:
         if schema != SCHEMA:
             raise ProjectError(f"{path} has schema {schema!r}, this version reads {SCHEMA}: run carvana-ens tune again")
         honest = document.pop("honest")
-        tuning = Tuning(**document, honest=None if honest is None else HonestScores.from_json(honest))
+        tried = [Tried(one["name"], Interval(**one["gain"]), one["reason"]) for one in document.pop("tried")]
+        read = None if honest is None else HonestScores.from_json(honest)
+        tuning = Tuning(**document, honest=read, tried=tried)
         _check(tuning)
         return tuning
     except FileNotFoundError:
         raise ProjectError(f"{path} is not there: run carvana-ens tune first") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, DataError, UsageError) as error:
         raise ProjectError(f"{path} cannot be read ({error}): run carvana-ens tune again") from error
 
 
@@ -147,6 +197,7 @@ def _check(tuning: Tuning) -> None:
         raise ValueError(f"weights {weights!r} are not whole numbers from 0, one of them above 0")
     if tuning.fingerprints.keys() != weights.keys() or not isinstance(tuning.threshold, str):
         raise ValueError("it needs a threshold, and a fingerprint for each weight")
+    check_cut(tuning.cut, tuning.blending_space())
 
 
 def check_members(path: Path, tuning: Tuning, members: Collection[str]) -> None:

@@ -6,7 +6,7 @@ All scores are Dice by image, each image scored by the choice that was searched 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from carvana_ens.data.folds import FoldTable
@@ -17,10 +17,9 @@ from carvana_ens.ensemble.honest import (
     dealt_groups,
     honest_gain,
     honest_interval,
-    nested,
 )
 from carvana_ens.ensemble.pareto import Members, SubsetScore, dispensable, leave_one_out, restricted
-from carvana_ens.ensemble.searched import SearchedPixels
+from carvana_ens.ensemble.searched_space import Searched
 from carvana_ens.types import Track, untracked
 
 FOLDS = 5
@@ -65,30 +64,21 @@ def honest_folds(groups: Mapping[str, str], tables: Sequence[FoldTable], seed: i
     return dealt_groups(groups, min(FOLDS, len(present)), seed)
 
 
-def worth(
-    searched: SearchedPixels,
-    groups: Mapping[str, str],
-    folds: Mapping[str, int],
-    *,
-    track: Track = untracked,
-    **options: Any,
-) -> Worth:
-    """Honest scores of the search, of equal weights and of the best single member; see the module.
+def worth(honest: Honest, equal: Honest, single: Honest, groups: Mapping[str, str], **options: Any) -> Worth:
+    """Honest scores side by side; see the module.
 
     Args:
-        searched: the pixels to search on.
+        honest: of the ensemble.
+        equal: of equal weights, whose threshold was chosen on the same folds.
+        single: of the best single member, likewise.
         groups: the group of each image.
-        folds: the fold of each group.
-        track: shows progress, a search at a time.
         options: level, resamples and seed of the intervals.
     """
-    tuned = nested(searched.search(), searched.score, groups, folds, track)
-    equal, single = (nested(searched.search(how), searched.score, groups, folds) for how in ("equal", "best single"))
     return Worth(
-        tuned,
-        honest_interval(tuned, groups, **options),
-        honest_gain(tuned, equal, groups, **options),
-        honest_gain(tuned, single, groups, **options),
+        honest,
+        honest_interval(honest, groups, **options),
+        honest_gain(honest, equal, groups, **options),
+        honest_gain(honest, single, groups, **options),
     )
 
 
@@ -106,7 +96,7 @@ def member_worth(
 
 
 def subset_score(
-    searched: SearchedPixels, honest: Honest, groups: Mapping[str, str], folds: Mapping[str, int]
+    searched: Searched, honest: Honest, groups: Mapping[str, str], folds: Mapping[str, int]
 ) -> SubsetScore:
     """Honest scores by image of some of the members, with the weights and thresholds of each fold's choice.
 
@@ -131,4 +121,4 @@ def subset_score(
 def _of_some(choice: Choice, members: Members) -> Choice:
     if any(choice.weights[member] for member in members):
         return restricted(choice, members)
-    return Choice({member: int(member in members) for member in choice.weights}, choice.threshold)
+    return replace(choice, weights={member: int(member in members) for member in choice.weights})

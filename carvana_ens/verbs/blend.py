@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +19,7 @@ from carvana_ens.engine.tasks import ordered
 from carvana_ens.engine.worker import alive, kept, threads_here
 from carvana_ens.ensemble.blending import Blend, exact_weights
 from carvana_ens.ensemble.steps import PostProcessed, parse_steps, steps_text, unblended
-from carvana_ens.ensemble.tuning import check_fresh, check_members, read_tuning
+from carvana_ens.ensemble.tuning import Tuning, check_fresh, check_members, read_tuning
 from carvana_ens.errors import StoreError, UsageError
 from carvana_ens.files import digest
 from carvana_ens.output.masks import write_mask
@@ -58,13 +58,13 @@ def open_blend(
     split: str = "test",
     say: Say = unsaid,
 ) -> Blend:
-    """The blend of a project's stores.
+    """The blend of a project's stores, before post-processing.
 
     weights: "equal" (every member), "tuned", or "name=w,...". threshold: "tuned" or a number; None: tuned with tuned
-    weights, else 0.5.
+    weights, else 0.5. Tuned weights come with their blending space, and with their cut where the threshold is tuned.
 
     Raises:
-        UsageError: weights or a threshold that cannot be meant.
+        UsageError: weights or a threshold that cannot be meant, or a tuned threshold of another blending space.
         StaleError: tuned values whose sources changed.
         StoreError: a store is missing or incomplete, or they have other images.
     """
@@ -74,18 +74,41 @@ def open_blend(
     if threshold != TUNED:
         parse_threshold(threshold)  # refused before any store is opened, as weights are
     chosen = {} if weights == TUNED else exact_weights(list(project.members), weights, say)
-    if TUNED in (weights, threshold):
-        tuning = read_tuning(project.tuning_file)
-        check_members(project.tuning_file, tuning, project.members)
-        if weights == TUNED:
-            chosen = exact_weights(list(project.members), tuning.weights)
-        oof = {name: open_store(project.store_path(name, "oof")) for name in tuning.weights}
-        stores = _open(project, chosen, split)
-        check_fresh(project.tuning_file, tuning, oof, {name: stores[name] for name in chosen if name in oof})
-        threshold = tuning.threshold if threshold == TUNED else threshold
-    else:
-        stores = _open(project, chosen, split)
-    return Blend(stores, chosen, threshold)
+    if TUNED not in (weights, threshold):
+        return Blend(_open(project, chosen, split), chosen, threshold)
+    tuning = read_tuning(project.tuning_file)
+    check_members(project.tuning_file, tuning, project.members)
+    if weights == TUNED:
+        chosen = exact_weights(list(project.members), tuning.weights)
+    oof = {name: open_store(project.store_path(name, "oof")) for name in tuning.weights}
+    stores = _open(project, chosen, split)
+    check_fresh(project.tuning_file, tuning, oof, {name: stores[name] for name in chosen if name in oof})
+    space = tuning.blending_space()
+    if weights != TUNED:
+        if space.kind != "probability":
+            raise UsageError(
+                f"the tuned threshold is one of the blending space {space.kind}, which only tuned weights have: give a "
+                f"number, or --weights tuned"
+            )
+        return Blend(stores, chosen, tuning.threshold)
+    cut = tuning.cut if threshold == TUNED else "threshold"
+    return Blend(stores, chosen, tuning.threshold if threshold == TUNED else threshold, space=space, cut=cut)
+
+
+def tuned_blend(tuning: Tuning, stores: Mapping[str, ProbabilityStore]) -> PostProcessed:
+    """What was tuned, on these stores of its members: weights, blending space, cut and steps.
+
+    Raises:
+        StoreError: a store is incomplete or of another dtype, or they have other images.
+    """
+    chosen = exact_weights(list(stores), tuning.weights)
+    plain = Blend(stores, chosen, tuning.threshold, space=tuning.blending_space(), cut=tuning.cut)
+    return PostProcessed(plain, tuning.steps, stores)
+
+
+def tuned_steps(project: Project, weights: str) -> str:
+    """The steps that come with these weights where none are named: the tuned ones with tuned weights, else none."""
+    return read_tuning(project.tuning_file).steps if weights == TUNED else ""
 
 
 def post_processed(project: Project, blended: Blend, steps: Sequence[Step], split: str = "test") -> PostProcessed:
@@ -117,7 +140,7 @@ def blend(
     weights: str = "equal",
     threshold: str | None = None,
     split: str = "test",
-    postprocess: str = "",
+    postprocess: str | None = None,
     masks: Path | None = None,
     sample_submission: Path | None = None,
     threads: int | None = None,
@@ -127,8 +150,8 @@ def blend(
 ) -> Blended:
     """Writes the blend as a submission (``.csv`` or ``.csv.gz``), and as PNG masks into the folder ``masks``.
 
-    postprocess: steps that each mask goes through, see ``ensemble.steps.parse_steps``. workers: other processes that
-    blend in place of this one, which writes what they give it; they have threads of their own.
+    postprocess: steps that each mask goes through, see ``ensemble.steps.parse_steps``; None: ``tuned_steps``. workers:
+    other processes that blend in place of this one, which writes what they give it; they have threads of their own.
     The CSV text depends on the maps, weights, threshold and steps alone: not on threads or workers, nor on the order
     of members.
 
@@ -145,13 +168,16 @@ def blend(
         raise UsageError("workers have threads of their own: leave out --threads")
     if output is not None:
         check_suffix(output)
-    asked = _Asked(weights, threshold, split, postprocess)
-    steps = parse_steps(postprocess)
+    asked = _Asked(weights, threshold, split, tuned_steps(project, weights) if postprocess is None else postprocess)
+    steps = parse_steps(asked.postprocess)
     combined = asked.opened(project, say)
     if sample_submission is not None:
         check_names(combined.ids, sample_names(sample_submission))
 
     facts = {"weights": combined.weights, "threshold": threshold_text(combined.threshold), "split": split}
+    plain = combined.blend if isinstance(combined, PostProcessed) else combined
+    if plain.cut != "threshold" or plain.space.kind != "probability":
+        facts |= {"cut": plain.cut, "space": plain.space.kind}
     if steps:
         facts |= {"postprocess": steps_text(steps), "packages": step_sources([step.name for step in steps])}
     with recorded(project, "blend", **facts) as run, _rows(project, asked, combined, masks, threads, workers) as rows:
@@ -199,7 +225,7 @@ def _rows(
 ) -> Iterator[Iterable[tuple[str, bytes]]]:
     """The rows of the submission in order; mask files are written on the way."""
     if workers is None:
-        yield combined.each(partial(_row, combined, masks), threads)
+        yield combined.rles(threads) if masks is None else combined.each(partial(_row, combined, masks), threads)
         return
     folder = None if masks is None else masks.absolute()
     stamp = _stamp(project, asked, combined)

@@ -100,6 +100,11 @@ def pseudo_label(
         raise ProjectError(f"{folder} is there already: choose another name, or make it anew with --fresh")
     workspace = Workspace(project, say, track)
     blend = open_blend(project, weights, threshold, "test", say)
+    if blend.space.kind != "probability" or blend.cut != "threshold":
+        raise UsageError(
+            f"pseudo-labels are mean probabilities, but what was tuned is of the blending space {blend.space.kind} and "
+            f"cut by {blend.cut}: name weights and a threshold, such as --weights equal --threshold 0.5"
+        )
     _check_images(workspace, blend)
     stores = {member: open_store(project.store_path(member, "test")) for member in blend.weights}
     mean = _Mean(stores, blend)

@@ -11,16 +11,17 @@ from pathlib import Path
 
 import numpy as np
 
-from carvana_ens.core.blend import blend_bits
 from carvana_ens.core.rle import bits_mask
-from carvana_ens.core.weights import cut_sum, threshold_text
 from carvana_ens.data.images import ImageFolder
 from carvana_ens.ensemble.agreement import error_agreement
 from carvana_ens.ensemble.blending import check_alike
 from carvana_ens.ensemble.bootstrap import Interval, gain
 from carvana_ens.ensemble.curves import Curves, threshold_curves
+from carvana_ens.ensemble.evaluation import Evaluation, evaluate_masks
+from carvana_ens.ensemble.out_of_fold import OutOfFold
 from carvana_ens.ensemble.pareto import Ensemble, MemberCost, front
 from carvana_ens.ensemble.stack import MapStack
+from carvana_ens.ensemble.steps import PostProcessed
 from carvana_ens.ensemble.tuning import Tuning, check_fresh, check_members, read_tuning
 from carvana_ens.ensemble.unlabelled import LEAST_IMAGES, Features, Odd, image_features, oddest
 from carvana_ens.errors import ProjectError
@@ -29,10 +30,11 @@ from carvana_ens.project import IMPORTED, Project
 from carvana_ens.report.content import Candidate, Estimate, Fact, MemberRow, Picture, Report, TrainingFold, Tried
 from carvana_ens.report.page import write_report
 from carvana_ens.store.store import ProbabilityStore, open_store
-from carvana_ens.types import Mask, Say, Size, Track, unsaid, untracked
+from carvana_ens.types import Say, Size, Track, unsaid, untracked
+from carvana_ens.verbs.blend import tuned_blend
 from carvana_ens.verbs.costs import bytes_of_map, seconds_by_member
 from carvana_ens.verbs.history import history
-from carvana_ens.verbs.out_of_fold import OutOfFold
+from carvana_ens.verbs.out_of_fold import out_of_fold
 from carvana_ens.verbs.workspace import Workspace
 
 FILE = "report.html"
@@ -71,17 +73,17 @@ def report(
     tuning = read_tuning(project.tuning_file)
     check_members(project.tuning_file, tuning, project.members)
     workspace = Workspace(project, say, track)
-    maps = OutOfFold(workspace, list(tuning.weights), threads)
+    maps = out_of_fold(workspace, list(tuning.weights), threads)
     check_fresh(project.tuning_file, tuning, maps.stores, {})
-    stack = MapStack(list(maps.stores.values()))
-    curves = _curves(stack, maps, tuning)
+    stack = _stack(list(maps.stores.values()), tuning)
+    curves = _curves(project, stack, maps, tuning)
     pictures = _Pictures(workspace, tuning, say)
-    lowest = sorted(curves.by_image[TUNED].items(), key=lambda item: (item[1], item[0]))[:worst]
-    found = _odd(stack, maps, tuning, odd, say) if odd > 0 else []
+    lowest = _scores(maps, tuning).worst(worst)
+    found = _odd(project, stack, maps, tuning, odd, say) if odd > 0 else []
     path = project.root / FILE if output is None else output
     page = Report(
         title=f"{project.root.resolve().name}: {len(tuning.weights)} members, blended",
-        subtitle=f"{tuning.images} out-of-fold photos of {tuning.groups} groups; threshold {tuning.threshold}",
+        subtitle=f"{tuning.images} out-of-fold photos of {tuning.groups} groups; {_how(tuning)}",
         facts=_facts(tuning),
         remarks=_remarks(tuning),
         metric=tuning.metric,
@@ -90,6 +92,7 @@ def report(
         curves={name: _points(values) for name, values in curves.mean.items() if name not in tuning.weights},
         agreement=_agreement(stack, maps, tuning),
         ensembles=_ensembles(project, tuning),
+        tried=[Tried(one.name, _estimate(one.gain), one.reason is None, one.reason or "") for one in tuning.tried],
         tta=_tta(project, maps, curves),
         histories=_histories(project),
         worst=[pictures.of(image_id, "oof", f"Dice {dice:.4f}") for image_id, dice in lowest],
@@ -104,7 +107,32 @@ def _weights(tuning: Tuning) -> list[int]:
     return list(tuning.weights.values())
 
 
-def _curves(stack: MapStack, maps: OutOfFold, tuning: Tuning) -> Curves:
+def _stack(stores: Sequence[ProbabilityStore], tuning: Tuning) -> MapStack:
+    """The members' maps in the blending space that was tuned."""
+    return MapStack(stores, tuning.blending_space().tables(list(tuning.weights)))
+
+
+def _how(tuning: Tuning) -> str:
+    """How photos become masks, in words."""
+    space = tuning.blending_space().kind
+    words = [f"threshold {tuning.threshold}" if tuning.cut == "threshold" else "cut by expected Dice"]
+    words += [f"blending space {space}"] if space != "probability" else []
+    return ", ".join([*words, *([f"then {tuning.steps}"] if tuning.steps else [])])
+
+
+def _scores(maps: OutOfFold, tuning: Tuning) -> Evaluation:
+    """Of the masks as they are blended, by cut and steps."""
+    combined = tuned_blend(tuning, maps.stores)
+    track, known = maps.track, maps.own_groups
+    pairs = (
+        (image_id, mask, bits_mask(maps.truth(image_id, combined.size(image_id)), combined.size(image_id)))
+        for image_id, mask in track(combined.masks(maps.threads), len(combined.ids), "masks")
+        if image_id in known
+    )
+    return evaluate_masks(pairs, known)
+
+
+def _curves(project: Project, stack: MapStack, maps: OutOfFold, tuning: Tuning) -> Curves:
     """Of the tuned blend, of equal weights and of the best single member; and by name of each that is in a pair."""
     names, threshold = list(tuning.weights), Fraction(tuning.threshold)
     alone = {
@@ -114,10 +142,9 @@ def _curves(stack: MapStack, maps: OutOfFold, tuning: Tuning) -> Curves:
     if len(names) > 1:
         single = max(names, key=lambda name: tuning.singles[name])
         blends |= {"equal weights": ([1] * len(names), threshold), f"{single} alone": alone[single]}
-    paired = {name for pair in _pairs(maps.workspace.project, names) for name in pair}
+    paired = {name for pair in _pairs(project, names) for name in pair}
     blends |= {name: alone[name] for name in names if name in paired}
-    track = maps.workspace.track
-    return threshold_curves(stack, maps.sizes, maps.truth, blends, threads=maps.threads, track=track)
+    return threshold_curves(stack, maps.sizes, maps.truth, blends, threads=maps.threads, track=maps.track)
 
 
 def _pairs(project: Project, names: Sequence[str]) -> list[tuple[str, str]]:
@@ -136,7 +163,7 @@ def _tta(project: Project, maps: OutOfFold, curves: Curves) -> list[Tried]:
     found = []
     for more, less in _pairs(project, list(maps.stores)):
         added = ", ".join(sorted(set(project.member(more).tta) - set(project.member(less).tta)))
-        interval = gain(curves.by_image[more], curves.by_image[less], maps.groups)
+        interval = gain(curves.by_image[more], curves.by_image[less], maps.own_groups)
         found.append(Tried(f"{added}: {more} over {less}", _estimate(interval), kept=True))
     return found
 
@@ -145,14 +172,13 @@ def _agreement(stack: MapStack, maps: OutOfFold, tuning: Tuning) -> list[list[fl
     if len(tuning.weights) < 2:
         return []
     cuts = [Fraction(tuning.single_thresholds[name]) for name in tuning.weights]
-    track = maps.workspace.track
-    found = error_agreement(stack, maps.sizes, maps.truth, cuts, threads=maps.threads, track=track)
+    found = error_agreement(stack, maps.sizes, maps.truth, cuts, threads=maps.threads, track=maps.track)
     matrix: list[list[float]] = found.jaccard().tolist()
     return matrix
 
 
-def _odd(stack: MapStack, maps: OutOfFold, tuning: Tuning, count: int, say: Say) -> list[Odd]:
-    project, track, threads = maps.workspace.project, maps.workspace.track, maps.threads
+def _odd(project: Project, stack: MapStack, maps: OutOfFold, tuning: Tuning, count: int, say: Say) -> list[Odd]:
+    track, threads = maps.track, maps.threads
     stores = _test_stores(project, tuning, say)
     if not stores:
         return []
@@ -165,7 +191,7 @@ def _odd(stack: MapStack, maps: OutOfFold, tuning: Tuning, count: int, say: Say)
         return image_features(stack, sizes, weights, threshold, threads=threads, track=track)
 
     known = features(stack, maps.sizes)
-    test = features(MapStack(stores), dict(zip(stores[0].ids, stores[0].sizes, strict=True)))
+    test = features(_stack(stores, tuning), dict(zip(stores[0].ids, stores[0].sizes, strict=True)))
     return oddest(test, known, count)
 
 
@@ -289,7 +315,7 @@ def _sources(maps: OutOfFold, tuning: Tuning) -> dict[str, str]:
         plugin = store.provenance.plugin
         if plugin:
             sources[f"plugin of {name}"] = " ".join(str(value) for value in plugin.values())
-    return {**sources, "masks": maps.masks_hash}
+    return {**sources, "masks": maps.truth.source}
 
 
 class _Pictures:
@@ -298,11 +324,13 @@ class _Pictures:
     def __init__(self, workspace: Workspace, tuning: Tuning, say: Say) -> None:
         self._workspace, self._tuning, self._say = workspace, tuning, say
         self._stores: dict[str, dict[str, ProbabilityStore]] = {}
+        self._blends: dict[str, PostProcessed] = {}
 
     def of(self, image_id: str, split: str, caption: str) -> Picture:
         project = self._workspace.project
         if split not in self._stores:
             self._stores[split] = {name: open_store(project.store_path(name, split)) for name in self._tuning.weights}
+            self._blends[split] = tuned_blend(self._tuning, self._stores[split])
         stores = self._stores[split]
         first = next(iter(stores.values()))
         size = first.sizes[first.index[image_id]]
@@ -316,8 +344,8 @@ class _Pictures:
                 (name, (values / np.float32(stores[name].full_scale)).astype(np.float32))
                 for name, values in codes.items()
             ],
-            blend=self._blend(stores, image_id, size),
-            blend_title=f"blend at {threshold_text(Fraction(self._tuning.threshold))}",
+            blend=self._blends[split].mask(image_id),
+            blend_title=f"blend, {_how(self._tuning)}",
         )
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "picture.jpg"
@@ -329,8 +357,3 @@ class _Pictures:
         if (data.images if split == "oof" else data.test) is None:
             return None
         return self._workspace.images if split == "oof" else self._workspace.test
-
-    def _blend(self, stores: Mapping[str, ProbabilityStore], image_id: str, size: Size) -> Mask:
-        stack, weights = MapStack(list(stores.values())), np.array(_weights(self._tuning), np.uint32)
-        cut = cut_sum(Fraction(self._tuning.threshold), stack.full_scale, int(weights.sum()))
-        return bits_mask(blend_bits(stack.read(image_id), weights, cut), size)

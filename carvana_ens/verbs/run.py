@@ -28,8 +28,8 @@ def run(
     watch: Report = unreported,
     track: Track = untracked,
 ) -> Blended:
-    """Every step of the project up to ``output`` and its report; each keeps what an earlier run finished. ``report`` and ``watch``
-    as in ``train``.
+    """Every step of the project up to ``output`` and its report; each keeps what an earlier run finished. ``report``
+    and ``watch`` as in ``train``.
 
     Raises:
         UsageError: several processes that torchrun started: only training is for them.

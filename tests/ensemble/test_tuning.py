@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from carvana_ens.ensemble.bootstrap import Interval
+from carvana_ens.ensemble.tuner import Tried
 from carvana_ens.ensemble.tuning import (
     FoldChoice,
     HonestScores,
@@ -41,6 +42,10 @@ GOOD = Tuning(
     fingerprints={"a": "f", "b": "g"},
     groups=2,
     honest=HONEST,
+    cut="expected-dice",
+    steps="largest",
+    final=0.91,
+    tried=[Tried("space logit", GAIN, "its interval does not lie above 0")],
 )
 
 
@@ -62,6 +67,9 @@ def test_what_is_written_is_read(file):
     [
         ("schema", 1),
         ("honest", {}),
+        ("cut", "knife"),
+        ("space", {"kind": "logit"}),
+        ("tried", [{}]),
         ("honest", "high"),
         ("schema", None),
         ("weights", {"a": -1, "b": 2}),

@@ -11,6 +11,7 @@ from carvana_ens.core.rle import mask_bits
 from carvana_ens.data.folds import FoldTable
 from carvana_ens.ensemble import searched
 from carvana_ens.ensemble.disputed import keep_disputed
+from carvana_ens.ensemble.honest import nested
 from carvana_ens.ensemble.kept_searches import KeptSearches
 from carvana_ens.ensemble.searched import SearchedPixels
 from carvana_ens.ensemble.worth import honest_folds, member_worth, subset_score, worth
@@ -33,6 +34,13 @@ class Memory:
 
     def begin(self, image_id, out):
         return lambda: np.copyto(out, self.maps[image_id])
+
+
+def judged(found, folds):
+    """What ``worth`` says of a search beside equal weights and the best single member."""
+    return worth(
+        *(nested(found.search(how), found.score, GROUPS, folds) for how in (None, "equal", "best single")), GROUPS
+    )
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +71,7 @@ def test_complementary_members_are_worth_more_than_the_best_single_one(planted):
     names = ("top", "bottom", "poor")
     found = SearchedPixels(pixels(planted, *names), names)
     folds = honest_folds(GROUPS, [])
-    value = worth(found, GROUPS, folds)
+    value = judged(found, folds)
     assert value.score.mean == pytest.approx(1.0, abs=1e-5)
     assert value.over_single.low > 0
     assert value.over_equal.low > 0  # the poor one spoils the mean
@@ -78,7 +86,7 @@ def test_one_of_two_twins_could_go(planted):
     names = ("top", "bottom", "twin")
     found = SearchedPixels(pixels(planted, *names), names)
     folds = honest_folds(GROUPS, [])
-    score = subset_score(found, worth(found, GROUPS, folds).honest, GROUPS, folds)
+    score = subset_score(found, judged(found, folds).honest, GROUPS, folds)
     members = member_worth(names, score, GROUPS)
     assert len(members.could_go) == 1
     assert set(members.could_go) <= {"top", "twin"}
@@ -89,7 +97,7 @@ def test_members_without_weight_count_equally_where_nobody_else_is_left(planted)
     names = ("top", "bottom", "poor")
     found = SearchedPixels(pixels(planted, *names), names)
     folds = honest_folds(GROUPS, [])
-    value = worth(found, GROUPS, folds)
+    value = judged(found, folds)
     assert all(choice.weights["poor"] == 0 for choice in value.honest.choices.values())
     scores = subset_score(found, value.honest, GROUPS, folds)(("poor",))
     for image_id in IDS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 from fractions import Fraction
@@ -338,3 +339,75 @@ def test_members_within_seconds_a_photo(project):
     project.did("tune", "--max-seconds", "2")
     assert list(tuning(project)["weights"]) == ["quick"]
     assert "none of 3 ensembles keeps within at most 0.5 seconds" in project.do("tune", "--max-seconds", "0.5").error
+
+
+def plain_blend(oracle, codes, found, ids):
+    """Masks of what was tuned, from its tables alone."""
+    tables = {name: np.arange(256) for name in found["weights"]}
+    full_scale = 255
+    if found["space"] is not None:
+        full_scale = 65535
+        for name, member in found["space"]["members"].items():
+            tables[name] = np.frombuffer(base64.b64decode(member["values"]), "<u2").astype(np.int64)
+    total, cut = sum(found["weights"].values()), Fraction(found["threshold"])
+    return {
+        i: sum(w * tables[n][codes[n][i]] for n, w in found["weights"].items()) >= cut * full_scale * total for i in ids
+    }
+
+
+@pytest.mark.parametrize("kind", ["logit", "rank", "temperature", "vote"])
+def test_one_blending_space_is_taken_and_blended_in(pair, oracle, kind):
+    done = pair.did("tune", "--spaces", kind)
+    found = tuning(pair)
+    assert found["space"]["kind"] == kind
+    assert f"of the blending space {kind}" in done.out
+    masks = plain_blend(oracle, pair.codes, found, oracle.TRAIN)
+    dices = [oracle.naive_dice(masks[i], oracle.ellipse(i)) for i in oracle.TRAIN]
+    assert found["scores"]["tuned"] == pytest.approx(np.mean(dices), abs=1e-12)
+    pair.did("blend", "--weights", "tuned", "-o", pair.root / "out.csv")
+    expected = plain_blend(oracle, pair.codes, found, oracle.TEST)
+    rows = oracle.read_rows(pair.root / "out.csv")
+    assert rows == {f"{image_id}.jpg": oracle.naive_rle(mask) for image_id, mask in expected.items()}
+    assert (
+        "one of the blending space"
+        in pair.do("blend", "--weights", "equal", "--threshold", "tuned", "-o", pair.root / "b.csv").error
+    )
+    pair.did("report")
+
+
+def test_another_space_or_cut_takes_over_only_where_it_is_surely_better(pair):
+    done = pair.did("tune", "--spaces", "probability,logit", "--cut", "best")
+    found = tuning(pair)
+    assert found["space"] is None  # two groups say nothing surely
+    assert found["cut"] == "threshold"
+    assert [one["name"] for one in found["tried"]] == ["space logit", "cut by expected Dice"]
+    assert "tried space logit: " in done.out
+    assert "decided by honest scores" in pair.do("tune", "--no-honest", "--cut", "best").error
+
+
+def test_a_cut_by_expected_dice_and_steps_are_what_is_blended(pair, oracle):
+    done = pair.did("tune", "--cut", "expected-dice", "--postprocess", "largest,fill-holes")
+    found = tuning(pair)
+    assert found["cut"] == "expected-dice"
+    assert "each photo is cut where its expected Dice is greatest" in done.out
+    pair.did("blend", "--weights", "tuned", "--split", "oof", "-o", pair.root / "oof.csv")
+    rows = oracle.read_rows(pair.root / "oof.csv")
+    masks = {i: oracle.naive_decode(rows[f"{i}.jpg"], oracle.SIZE) for i in oracle.TRAIN}
+    dices = [oracle.naive_dice(masks[i], oracle.ellipse(i)) for i in oracle.TRAIN]
+    assert found["final"] == pytest.approx(np.mean(dices), abs=1e-12)
+    assert found["honest"]["optimism"] == pytest.approx(found["final"] - found["honest"]["score"]["mean"], abs=1e-12)
+    pair.did("report")
+    assert "cut by expected Dice" in (pair.cars / "report.html").read_text()
+    pair.did("blend", "--weights", "tuned", "--threshold", "0.5", "--postprocess", "", "-o", pair.root / "plain.csv")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--spaces", "logits"), "blending space 'logits' is unknown"),
+        (("--spaces", "logit,logit"), "name each once"),
+        (("--postprocess", "sharpen"), "sharpen"),
+    ],
+)
+def test_spaces_and_steps_that_cannot_be_meant(pair, words, told):
+    assert told in pair.do("tune", *words).error
