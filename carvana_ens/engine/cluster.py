@@ -10,11 +10,12 @@ import contextlib
 import logging
 import os
 import re
+import signal
 import subprocess
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from typing import Any
 
 from carvana_ens.engine.threads import default_threads
@@ -195,9 +196,10 @@ def _local(count: int, device: str) -> Iterator[Any]:
     here = {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"}
     head = {"cls": Scheduler, "options": {**here, "allowed_failures": LOCAL_KILLS}}
     with dask.config.set({"distributed.worker.multiprocessing-method": "spawn"}):
-        cluster = SpecCluster(  # type: ignore[no-untyped-call]
-            workers=spec, scheduler=head, silence_logs=logging.CRITICAL
-        )
+        with _unstopped():
+            cluster = SpecCluster(  # type: ignore[no-untyped-call]
+                workers=spec, scheduler=head, silence_logs=logging.CRITICAL
+            )
         try:
             yield cluster
         finally:
@@ -205,17 +207,29 @@ def _local(count: int, device: str) -> Iterator[Any]:
                 cluster.close(timeout=10)
 
 
-_QUIET = threading.Lock()
+@contextmanager
+def _unstopped() -> Iterator[None]:
+    """Ctrl-C waits, and never reaches what is started meanwhile: a terminal sends it to the worker processes too, but
+    ending them is for this process, and the threads that start them (also anew) keep to what they began with.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # it would let Ctrl-C through again in the thread that starts it
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Dask's own log off the terminal: what matters of it comes back as errors of ours."""
-    with _QUIET:
-        loggers = [logging.getLogger(name) for name in _LOGGERS]
-        levels = [logger.level for logger in loggers]
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL + 1)
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
     try:
         yield
     finally:

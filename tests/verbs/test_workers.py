@@ -261,3 +261,31 @@ def test_blend_and_verify_say_the_same_on_workers(many, farm):
     process = many.process("--project", many.cars, *words, "-o", many.root / "x.csv", "--scheduler", address)
     assert ended(process) == (1, "", [f"error: {refused}"])
     assert not (many.root / "x.csv").exists()
+
+
+def group_of(process):
+    """The processes of the session that a process began."""
+    listed = subprocess.run(["ps", "-eo", "pid=,sid="], capture_output=True, text=True, check=True).stdout
+    return [pid for pid, session in map(str.split, listed.splitlines()) if int(session) == process.pid]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_stop_leaves_no_worker_behind(troubled, number):
+    troubled.did("add-model", "trouble", "--set", "pause=0.1")
+    expected = fingerprint(troubled, "trouble")
+    store = troubled.store("trouble", "test")
+    words = ("--project", troubled.cars, "predict", "--split", "test")
+    process = troubled.process(*words, "--workers", "2", start_new_session=True)
+    wait_for(lambda: list(store.glob("prob/c/*/0/0")))
+    assert len(group_of(process)) >= 3
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal does
+        stopped = "stopped: what is finished is kept; the same command goes on from there"
+        assert ended(process) == (130, "", ["", stopped])
+    else:
+        process.kill()
+        assert ended(process)[0] == -signal.SIGKILL
+    wait_for(lambda: not group_of(process))
+    assert "42 in all\n" in troubled.did("predict", "--split", "test").out
+    assert open_store(store).fingerprint() == expected
