@@ -103,9 +103,8 @@ def read_arrays(place: Place, *arrays: Any) -> list[Any]:
 
 def _values(place: Place, array: Any) -> Any:
     """All of an array whose chunks are of whole rows, each under a crc32c."""
-    document = array.metadata.to_dict()
-    codecs = [codec["name"] for codec in document["codecs"]]
-    whole = document["chunk_key_encoding"] == _KEYS and array.chunks[1:] == array.shape[1:]
+    codecs = [codec.to_dict()["name"] for codec in array.metadata.codecs]
+    whole = array.metadata.chunk_key_encoding.to_dict() == _KEYS and array.chunks[1:] == array.shape[1:]
     if not isinstance(place, Folder) or not whole or codecs[-1] != "crc32c":
         raise _NotOursError
     chunks = [

@@ -14,6 +14,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import google_crc32c
@@ -21,7 +22,7 @@ import lz4.block
 import numpy as np
 from numpy.typing import NDArray
 
-from carvana_ens.core.packed import HALF, STRIPE, STRIPE_ENTRY, cold_octets, halves_of, pack_map, unpack_map
+from carvana_ens.core.packed import HALF, STRIPE, STRIPE_ENTRY, cold_octets, pack_map, unpack_map
 from carvana_ens.core.scratch import Scratch
 from carvana_ens.errors import DataError, StoreError
 from carvana_ens.store.chunks import ChunkError
@@ -117,7 +118,7 @@ def assemble(parts: Sequence[Part | None], itemsize: int, size: Size) -> list[by
 
 
 class PackedChunk:
-    """The maps of one chunk, read image by image. images: Entry of each, None for one that is not there.
+    """The maps of one chunk, read image by image.
 
     table, hot_octets: all entries as an array of ``ENTRY``, and (images,) octets that their hot parts decode to.
     handle: of the open file, -1 where it is none.
@@ -146,9 +147,12 @@ class PackedChunk:
         if facts != [count, dtype.itemsize, *size]:
             raise ChunkError(f"is another's: it says {facts}, expected {[count, dtype.itemsize, *size]}")
         self.table = np.frombuffer(head, ENTRY, offset=HEADER.size)
-        self.images = [self._possible(Entry(*row), size) if row[0] else None for row in self.table.tolist()]
-        literals = HALF * dtype.itemsize * self.table["hots"].astype(np.int64)
-        self.hot_octets = 8 * self.table["words"].astype(np.int64) + literals
+        self.hot_octets = self._check_entries(size)
+
+    @cached_property
+    def images(self) -> list[Entry | None]:
+        """The entry of each image, None for one that is not there."""
+        return [Entry(*row) if row[0] else None for row in self.table.tolist()]
 
     def _read(self, at: int, size: int) -> bytes:
         try:
@@ -162,16 +166,21 @@ class PackedChunk:
             raise ChunkError(f"is damaged (checksum of its {what})")
         return stored
 
-    def _possible(self, entry: Entry, size: Size) -> Entry:
-        """The entry, if what it says can be: nothing is allocated for one that lies."""
-        halves = halves_of(entry.height * entry.width)
-        words = -(-halves // 64)
-        fits = 0 < entry.height <= size.height and 0 < entry.width <= size.width and entry.hots + entry.colds <= halves
-        block = entry.hot_size - STRIPE_ENTRY * self._stripes(entry)
-        near = max(entry.hot_at, entry.cold_at) <= _FAR and 0 <= block <= 2 * self._hot_octets(entry) + 64
-        if not (fits and near) or entry.words > 3 * (words + -(-words // 64)):
+    def _check_entries(self, size: Size) -> NDArray[np.int64]:
+        """Octets that the hot parts decode to, if the entries can be true: nothing is allocated for one that lies."""
+        height, width, words, hots, colds, stored = (
+            self.table[name].astype(np.int64) for name in ("height", "width", "words", "hots", "colds", "hot_size")
+        )
+        halves = 2 * -(-height * width // 64)
+        plane = -(-halves // 64)
+        octets: NDArray[np.int64] = 8 * words + HALF * self._dtype.itemsize * hots
+        block = stored - STRIPE_ENTRY * -(-colds // STRIPE)
+        fits = (height <= size.height) & (width > 0) & (width <= size.width) & (hots + colds <= halves)
+        fits &= (words <= 3 * (plane + -(-plane // 64))) & (block >= 0) & (block <= 2 * octets + 64)
+        fits &= np.maximum(self.table["hot_at"], self.table["cold_at"]) <= _FAR
+        if not np.all(fits | (height == 0)):
             raise ChunkError("is damaged (an entry of its header cannot be)")
-        return entry
+        return octets
 
     def _hot_octets(self, entry: Entry) -> int:
         return 8 * entry.words + HALF * self._dtype.itemsize * entry.hots

@@ -57,7 +57,7 @@ class ProbabilityStore:
             raise StoreError(f"{path}: the image ids do not match their hash: predict or import it again")
         if not (np.all(sizes >= 1) and np.all(sizes <= np.array(self.shape[1:]))):
             raise StoreError(f"{path}: a true size is outside {self.shape[1]}x{self.shape[2]}: predict or import again")
-        self.sizes = tuple(Size(int(height), int(width)) for height, width in sizes)
+        self.sizes = tuple(map(Size._make, sizes.tolist()))
         self.index = {image_id: number for number, image_id in enumerate(self.ids)}
 
     @cached_property
