@@ -1,4 +1,4 @@
-"""Vector operations on blocks of 64 pixels, as LLVM intrinsics, each beside its slow twin. Only kernels call them.
+"""Vector operations on blocks of 64 pixels, as LLVM intrinsics. Only kernels call them. Slow twins: ``vector_twins``.
 
 Codes are (M, P): M members, P pixels in row-major order. Weights are uint32 of sum W <= 2**16, so with S <= 65535
 every weighted sum is at most S W <= 65535 * 2**16 = 2**32 - 2**16: it fits uint32, and so does every cut on it.
@@ -14,6 +14,7 @@ from numba import types as numba_types
 from numba.core import cgutils as numba_cgutils
 from numba.extending import intrinsic
 
+from carvana_ens.core import vector_twins as twins
 from carvana_ens.core.jit import config
 
 cgutils: Any = numba_cgutils
@@ -311,117 +312,37 @@ def _count_vector(typing_context: Any, word: Any) -> Any:  # noqa: ARG001
     return types.int64(types.uint64), generate
 
 
-# NUMBA_DISABLE_JIT=1 runs kernels as plain Python, where intrinsics cannot run: slow twins stand in for them.
-
-
-def _word(on: Any) -> np.uint64:
-    return np.packbits(on, bitorder="little").view("<u8")[0]  # type: ignore[no-any-return]
-
-
-def _part(codes: Any, block: int) -> Any:
-    return codes[:, block * _LANES : (block + 1) * _LANES]
-
-
-def _sums_of(codes: Any, block: int, weights: Any) -> Any:
-    return (_part(codes, block).astype(np.uint64) * weights[:, None]).sum(0)
-
-
-def _bounds_slow(codes: Any, block: int, low: int, high: int) -> tuple[np.uint64, np.uint64]:
-    part = _part(codes, block)
-    return _word(part.max(0) >= low), _word(part.min(0) >= high)
-
-
-def _reached_slow(codes: Any, block: int, weights: Any, cut_sum: Any) -> np.uint64:
-    return _word(_sums_of(codes, block, weights) >= cut_sum)
-
-
-def _levels_slow(codes: Any, block: int, weights: Any, inverse: float, chosen: np.uint64, step: int, out: Any) -> None:
-    levels = (_sums_of(codes, block, weights) * inverse).astype(np.int64)
-    lanes = np.unpackbits(np.array([chosen], "<u8").view(np.uint8), bitorder="little")
-    out[:] = levels + np.where(lanes, step, 0)
-
-
-def _at_least_slow(flat: Any, block: int, value: int) -> np.uint64:
-    return _word(flat[block * _LANES : (block + 1) * _LANES] >= value)
-
-
-def _copying_slow(lanes: int) -> Any:
-    def copy(source: Any, at: int, target: Any, to: int) -> None:
-        target[to : to + lanes] = source[at : at + lanes].copy()
-
-    return copy
-
-
-def _fill_16_slow(value: Any, target: Any, to: int) -> None:
-    target[to : to + 16] = value
-
-
-def _add_half_slow(sums: Any, source: Any, at: int, factor: Any) -> None:
-    sums += source[at : at + HALF].astype(np.uint32) * np.uint32(factor)
-
-
-def _half_at_least_slow(sums: Any, value: Any) -> np.uint32:
-    return np.packbits(sums >= value, bitorder="little").view("<u4")[0]  # type: ignore[no-any-return]
-
-
-def _narrow_sums_slow(
-    octets: Any, places: Any, factors: Any, count: int, first: Any, second: Any
-) -> tuple[np.uint32, np.uint32]:
-    sums = np.zeros(HALF, np.uint32)
-    for at, factor in zip(places[:count], factors[:count], strict=True):
-        _add_half_slow(sums, octets, at, factor)
-    return _half_at_least_slow(sums, first), _half_at_least_slow(sums, second)
-
-
-def _changing_slow(bits: Any, block: int) -> np.uint64:
-    words = bits[block * _LANES : (block + 1) * _LANES]
-    before = bits[block * _LANES - 1 : (block + 1) * _LANES - 1]
-    return _word(words != (words << ONE | before >> TOP_BIT))
-
-
-def _put_word_slow(word: np.uint64, octets: Any, at: int) -> None:
-    octets[at : at + 8] = np.array([word], "<u8").view(np.uint8)
-
-
-def _lowest_bit_slow(word: np.uint64) -> int:
-    return (int(word) & -int(word)).bit_length() - 1
-
-
-def _count_slow(word: np.uint64) -> int:
-    return int(word).bit_count()
-
-
 _PLAIN = bool(config.DISABLE_JIT)
-bounds: Any = _bounds_slow if _PLAIN else _bounds_vector
+bounds: Any = twins.bounds if _PLAIN else _bounds_vector
 """(codes, block, low, high) -> words; bit k: greatest code >= low, least code >= high of pixel 64 block + k."""
-reached: Any = _reached_slow if _PLAIN else _reached_vector
+reached: Any = twins.reached if _PLAIN else _reached_vector
 """(codes, block, weights, cut_sum) -> word; bit k: weighted sum >= cut_sum."""
-levels_of: Any = _levels_slow if _PLAIN else _levels_vector
+levels_of: Any = twins.levels_of if _PLAIN else _levels_vector
 """(codes, block, weights, inverse, chosen, step, out): writes truncated sum * inverse of the block's 64 pixels into
 out, uint32 (64,), and adds step where chosen has its bit."""
-at_least: Any = _at_least_slow if _PLAIN else _at_least_vector
+at_least: Any = twins.at_least if _PLAIN else _at_least_vector
 """(flat, block, value) -> word; bit k: element 64 block + k of an array of unsigned integers >= value."""
-_copying_one: Any = _copying_slow if _PLAIN else _copying
+_copying_one: Any = twins.copying if _PLAIN else _copying
 copy_half: Any = _copying_one(HALF)
 """(source, at, target, to): copies 32 elements from one index to another."""
 copy_16: Any = _copying_one(16)
 """The same for 16."""
 copy_8: Any = _copying_one(8)
 """The same for 8."""
-fill_16: Any = _fill_16_slow if _PLAIN else _fill_16_vector
+fill_16: Any = twins.fill_16 if _PLAIN else _fill_16_vector
 """(value, target, to): writes an octet 16 times from an index on."""
-add_half: Any = _add_half_slow if _PLAIN else _add_half_vector
+add_half: Any = twins.add_half if _PLAIN else _add_half_vector
 """(sums, source, at, factor): adds factor times 32 elements of source from index at to sums, uint32 (32,)."""
-half_at_least: Any = _half_at_least_slow if _PLAIN else _half_at_least_vector
+half_at_least: Any = twins.half_at_least if _PLAIN else _half_at_least_vector
 """(sums, value) -> uint32; bit k: element k of sums, uint32 (32,), >= value."""
-narrow_sums: Any = _narrow_sums_slow if _PLAIN else _narrow_sums_vector
+narrow_sums: Any = twins.narrow_sums if _PLAIN else _narrow_sums_vector
 """(octets, places, factors, count, first, second) -> two words; bit k: the sum of factors, uint16, times the octets at
 places + k, over count members, is >= first, >= second. No sum and no cut may be past 65535."""
-changing: Any = _changing_slow if _PLAIN else _changing_vector
+changing: Any = twins.changing if _PLAIN else _changing_vector
 """(bits, block) -> word; bit k: two neighbours differ in word 64 block + k and the pixel before it; not of block 0."""
-put_word: Any = _put_word_slow if _PLAIN else _put_word_vector
+put_word: Any = twins.put_word if _PLAIN else _put_word_vector
 """(word, octets, at): writes a word as 8 octets, the lowest first, from index at on."""
-lowest_bit: Any = _lowest_bit_slow if _PLAIN else _lowest_bit_vector
+lowest_bit: Any = twins.lowest_bit if _PLAIN else _lowest_bit_vector
 """Index of the lowest set bit of a word that is not 0."""
-count_bits: Any = _count_slow if _PLAIN else _count_vector
+count_bits: Any = twins.count_bits if _PLAIN else _count_vector
 """Number of set bits of a word."""
