@@ -66,17 +66,17 @@ def many(plugins, oracle):
 class Farm:
     """A scheduler and its workers, each a process of its own."""
 
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+    def __init__(self, folder: Path, host: str = "127.0.0.1", **environment: str) -> None:
         self.folder = folder
         self.environment = {**os.environ, "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1", **environment}
         self.processes: list[subprocess.Popen] = []
-        self.scheduler = self.start("scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", "head.json")
+        self.scheduler = self.start("scheduler", "--host", host, "--port", "0", "--scheduler-file", "head.json")
         head = folder / "head.json"
         wait_for(lambda: head.exists() and head.read_text().endswith("}"))
         self.address = json.loads(head.read_text())["address"]
 
-    def start(self, kind: str, *words: str) -> subprocess.Popen:
-        command = [sys.executable, "-m", "dask", kind, *words, "--no-dashboard"]
+    def start(self, kind: str, *words: str, under: tuple[str, ...] = ()) -> subprocess.Popen:
+        command = [*under, sys.executable, "-m", "dask", kind, *words, "--no-dashboard"]
         with open(self.folder / f"{kind}{len(self.processes)}.log", "wb") as log:
             process = subprocess.Popen(
                 command, cwd=self.folder, stdout=log, stderr=log, env=self.environment, start_new_session=True
@@ -97,10 +97,10 @@ class Farm:
 def farm(plugins):
     farms = []
 
-    def start(workers: int, **environment: str) -> Farm:
+    def start(workers: int, **options: str) -> Farm:
         folder = plugins.root / f"farm{len(farms)}"
         folder.mkdir()
-        farms.append(Farm(folder, environment))
+        farms.append(Farm(folder, **options))
         farms[-1].work(workers)
         return farms[-1]
 
@@ -289,3 +289,71 @@ def test_a_stop_leaves_no_worker_behind(troubled, number):
     wait_for(lambda: not group_of(process))
     assert "42 in all\n" in troubled.did("predict", "--split", "test").out
     assert open_store(store).fingerprint() == expected
+
+
+def ip(*words):
+    subprocess.run(["ip", *words], check=True, capture_output=True)
+
+
+@pytest.fixture
+def networks():
+    """Two networks of their own, each with a cable to this one: (name, cable, address here, address there)."""
+    made = []
+    try:
+        for number in range(2):
+            name = f"ens{os.getpid()}n{number}"
+            cable, end = f"e{os.getpid()}c{number}", f"e{os.getpid()}d{number}"
+            here, there = (f"10.231.{os.getpid() % 64 * 4 + number}.{host}" for host in (1, 2))
+            try:
+                ip("netns", "add", name)
+                made.append((name, cable, here, there))
+                ip("link", "add", cable, "type", "veth", "peer", "name", end)
+                ip("link", "set", end, "netns", name)
+                ip("addr", "add", f"{here}/30", "dev", cable)
+                ip("link", "set", cable, "up")
+                ip("netns", "exec", name, "ip", "addr", "add", f"{there}/30", "dev", end)
+                ip("netns", "exec", name, "ip", "link", "set", end, "up")
+                ip("netns", "exec", name, "ip", "link", "set", "lo", "up")
+            except (OSError, subprocess.CalledProcessError) as error:
+                pytest.skip(f"this system lets nobody make networks: {error}")
+        yield made
+    finally:
+        for name, cable, _, _ in made:
+            subprocess.run(["ip", "link", "del", cable], check=False, capture_output=True)
+            subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
+
+
+@pytest.mark.slow
+def test_workers_in_two_networks_of_which_one_is_cut(networks, troubled, farm):
+    troubled.did("add-model", "trouble", "--set", "pause=0.1")
+    expected = fingerprint(troubled, "trouble")
+    here = farm(0, host="0.0.0.0", DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL="5s")
+    port = here.address.rpartition(":")[2]
+    for name, _, address, own in networks:
+        words = (f"tcp://{address}:{port}", "--host", own, "--nthreads", "1", "--name", name)
+        here.start("worker", *words, under=("ip", "netns", "exec", name))
+    logs = [here.folder / f"worker{number}.log" for number in (1, 2)]
+    wait_for(lambda: all("Registered to:" in log.read_text() for log in logs))
+    store = troubled.store("trouble", "test")
+    words = ("--project", troubled.cars, "predict", "--split", "test")
+    process = troubled.process(*words, "--scheduler", f"tcp://127.0.0.1:{port}")
+    wait_for(lambda: list(store.glob("prob/c/*/0/0")))
+    ip("link", "set", networks[0][1], "down")
+    code, out, err = ended(process)
+    assert (code, err) == (0, [])
+    assert "test.zarr: 42 maps predicted, 42 in all" in out
+    assert open_store(store).fingerprint() == expected
+
+
+def test_options_that_cannot_be_meant(project):
+    project.did("add-model", "bright-cut")
+    both = ("--workers", "2", "--scheduler", "tcp://127.0.0.1:9")
+    assert "give one of the two" in project.do("predict", *both).error
+    assert "'here' is no scheduler's address" in project.do("verify", "--scheduler", "here").error
+    for verb, words in (("predict", ()), ("verify", ()), ("blend", ("-o", project.root / "x.csv"))):
+        alone = project.do(verb, *words, "--worker-limit", "5")
+        assert (alone.code, alone.error) == (2, "--worker-limit goes with --workers or --scheduler")
+    for verb, words in (("verify", ()), ("blend", ("-o", project.root / "x.csv"))):
+        done = project.do(verb, *words, "--workers", "2", "--threads", "3")
+        assert (done.code, done.error) == (2, "workers have threads of their own: leave out --threads")
+    assert not project.store("bright-cut", "test").exists()
