@@ -7,7 +7,7 @@ PLUGINS := $(sort $(dir $(wildcard plugins/*/pyproject.toml)))
 PLUGIN_FILES := $(wildcard plugins/*/*.py plugins/*/carvana_ens_*/*.py plugins/*/pyproject.toml)
 PYTHON_FILES := carvana_ens tests plugins
 
-.PHONY: install demo test lint types unit checked bench bench-scale bench-search bench-gpu bench-training fix clean
+.PHONY: install demo test lint types unit checked bench bench-scale bench-search bench-spaces bench-tune bench-gpu bench-training fix clean
 
 install: $(INSTALLED)
 
@@ -53,6 +53,14 @@ bench-scale: install
 # Searching weights on disputed pixels, beside numpy and our own blend on whole maps.
 bench-search: install
 	work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && $(BIN)/python tests/benchmarks/bench_search.py $$work
+
+# Blends, disputed pixels and searches in other blending spaces, beside those of probabilities.
+bench-spaces: install
+	work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && $(BIN)/python tests/benchmarks/bench_spaces.py $$work
+
+# Tuning 30 members as images become more: time, and memory.
+bench-tune: install
+	work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && $(BIN)/python tests/benchmarks/bench_tune_scale.py $$work
 
 # Networks at full size beside a peer's; on a machine without a GPU in a small form.
 bench-gpu: install

@@ -80,6 +80,12 @@ class Disputed:
         """M."""
         return self.pixels.members
 
+    @property
+    def codes(self) -> int:
+        """How many are kept of these images, of all members."""
+        blocks = self.pixels.starts[self.numbers + 1] - self.pixels.starts[self.numbers]
+        return int(blocks.sum()) * 64 * self.members
+
     def only(self, ids: Sequence[str]) -> Disputed:
         """The same of some of its images; no pixel is copied.
 

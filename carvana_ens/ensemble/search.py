@@ -4,6 +4,9 @@ Two ways, each with the others' outcome to beat: greedy selection with replaceme
 round adds one more of the member that helps most, and the counts are the weights; then coordinate search, which moves
 one weight at a time to the best of all its values, found in one pass. "separate" searches weights at the threshold
 nearest to one half and cuts the outcome at its best threshold; "joint" judges each choice at its own best threshold.
+
+Where many pixels are disputed, both are first done on some of the images, evenly spread; all images then score what was
+found, equal weights and each single member, and move every weight of the best once more.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -31,6 +34,11 @@ PATIENCE = 5
 FINE = 512
 """Sum of weights that a coordinate search works with: steps of 0.2 %."""
 
+COARSE = 2**25
+"""Codes (of members and disputed pixels) from which a search begins on some of the images: a pass over more takes tens
+of milliseconds, and a search makes hundreds.
+"""
+
 _PASSES = 20
 
 
@@ -49,8 +57,8 @@ class Found:
 
     best: the greatest score of ``settings``; of equals the one that comes first in best single, equal, separate,
     joint. how: which that is. settings: all four by name. singles: every member alone, at its best threshold. path:
-    score after each round of the greedy selection, the joint one where there are several thresholds. in_time: False
-    where the time was up before the search was.
+    score after each round of the greedy selection, the joint one where there are several thresholds, on the images that
+    the search began with. in_time: False where the time was up before the search was.
     """
 
     best: Setting
@@ -97,7 +105,15 @@ def search(
             f"rounds {rounds}, restarts {restarts}, seconds {seconds}: give 1..{MAX_WEIGHT_SUM - 1}, 0 or more, and a "
             f"time above 0"
         )
-    return _Search(pixels, objective, rounds, restarts, seconds, np.random.default_rng(seed), track).run()
+    rng = np.random.default_rng(seed)
+    every = -(-pixels.codes // COARSE)
+    if every == 1 or pixels.members == 1:
+        return _Search(pixels, objective, rounds, restarts, seconds, rng, track).run()
+    some = pixels.only(pixels.ids[::every])
+    first = None if seconds is None else seconds / 2
+    coarse = _Search(some, objective, rounds, restarts, first, rng, track).run()
+    rest = None if seconds is None else seconds - seconds / 2
+    return _Search(pixels, objective, rounds, restarts, rest, rng, track).finished(coarse)
 
 
 class _Search:
@@ -117,16 +133,10 @@ class _Search:
         self._late = False
 
     def run(self) -> Found:
-        members = self._pixels.members
-        equal = self._cut((1,) * members)
-        singles = tuple(
-            self._cut(tuple(int(place == member) for place in range(members)))
-            for member in self._track(range(members), members, "single members")
-        )
-        single = max(singles, key=lambda setting: (_rounded(setting), -singles.index(setting)))
-        settings = {"best single": single, "equal": equal}
+        singles, settings = self._given()
+        single, equal = settings.values()
         path: tuple[float, ...] = ()
-        if members > 1:
+        if self._pixels.members > 1:
             start, path = self._greedy("weights", self._at_the_half)
             settings["separate"] = self._cut(self._moved(start).weights)
             starts = [single, equal, settings["separate"]]
@@ -136,6 +146,29 @@ class _Search:
             settings["joint"] = self._refined(_first_best(starts))
         else:
             settings |= {"separate": single, "joint": single}
+        return self._found(settings, singles, path)
+
+    def finished(self, coarse: Found) -> Found:
+        """What a search on some of the images found, on all of them."""
+        singles, settings = self._given()
+        settings["separate"] = self._cut(coarse.settings["separate"].weights)
+        joint = self._cut(coarse.settings["joint"].weights)
+        moved = self._moved(_first_best([*settings.values(), joint]), 1)
+        settings["joint"] = _first_best([moved, self._cut(moved.weights)])
+        found = self._found(settings, singles, coarse.path)
+        return replace(found, in_time=found.in_time and coarse.in_time)
+
+    def _given(self) -> tuple[tuple[Setting, ...], dict[str, Setting]]:
+        """(single members, the best of them and equal weights): what needs no search."""
+        members = self._pixels.members
+        singles = tuple(
+            self._cut(tuple(int(place == member) for place in range(members)))
+            for member in self._track(range(members), members, "single members")
+        )
+        single = max(singles, key=lambda setting: (_rounded(setting), -singles.index(setting)))
+        return singles, {"best single": single, "equal": self._cut((1,) * members)}
+
+    def _found(self, settings: dict[str, Setting], singles: tuple[Setting, ...], path: tuple[float, ...]) -> Found:
         best = _first_best(settings.values())
         how = next(name for name, setting in settings.items() if setting is best)
         return Found(best, how, settings, singles, path, not self._late)
@@ -209,12 +242,13 @@ class _Search:
             best = cut
         return best
 
-    def _moved(self, best: Setting) -> Setting:
+    def _moved(self, best: Setting, passes: int = _PASSES) -> Setting:
         """Coordinate search at a fixed threshold; at least what it began with."""
-        for _ in range(_PASSES):
+        for _ in range(passes):
             before = best
             weights = _finer(best.weights)
-            for member in self._rng.permutation(len(weights)).tolist():
+            order = self._rng.permutation(len(weights)).tolist()
+            for member in self._track(order, len(order), "each weight") if passes == 1 else order:
                 if self._up():
                     return best
                 rest = sum(weights) - weights[member]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from carvana_ens.core.rle import mask_bits
+from carvana_ens.ensemble import search as searching_module
 from carvana_ens.ensemble.disputed import keep_disputed
 from carvana_ens.ensemble.objectives import OBJECTIVES
 from carvana_ens.ensemble.search import PATIENCE, best_place, search
@@ -248,3 +249,23 @@ def test_level_of_the_greatest_score_nearest_to_the_half(curve, level):
 def test_what_cannot_be_searched(pixels, members, truth, options):
     with pytest.raises(UsageError, match=r"rounds .*restarts .*seconds"):
         search(pixels([members["left"]], truth), **options)
+
+
+@pytest.mark.parametrize("low", [HALF, Fraction(1, 4)])
+def test_a_search_that_begins_on_some_of_the_images_ends_on_all(pixels, monkeypatch, low):
+    maps, truth = planted()
+    kept = pixels(maps, truth, low, 1 - low)
+    assert kept.codes == kept.pixels.codes.size
+    assert kept.only(list(truth)[::3]).codes < kept.codes / 2
+    seen, only = [], type(kept).only
+    monkeypatch.setattr(type(kept), "only", lambda self, ids: seen.append(ids) or only(self, ids))
+    monkeypatch.setattr(searching_module, "COARSE", kept.codes // 2)
+    found = search(kept)
+    assert seen[0] in (tuple(truth)[::2], tuple(truth)[::3])
+    for setting in found.settings.values():
+        assert setting.score == naive_dice(maps, setting.weights, truth, setting.threshold)
+    assert found.best.score == max(setting.score for setting in (*found.settings.values(), *found.singles))
+    assert found.best.score >= naive_dice(maps, (5, 3, 2, 0, 0), truth, HALF) - 1e-5
+    assert found.in_time
+    assert search(kept) == found
+    assert not search(kept, seconds=1e-9).in_time
