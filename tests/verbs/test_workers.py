@@ -357,3 +357,22 @@ def test_options_that_cannot_be_meant(project):
         done = project.do(verb, *words, "--workers", "2", "--threads", "3")
         assert (done.code, done.error) == (2, "workers have threads of their own: leave out --threads")
     assert not project.store("bright-cut", "test").exists()
+
+
+@pytest.mark.slow
+def test_networks_of_folds(troubled, farm, oracle, monkeypatch):
+    pytest.importorskip("torch")
+    shutil.copy(Path(__file__).with_name("torch_models.py"), troubled.root / "site")
+    oracle.package(troubled.root / "site", "torch_models", "[carvana_ens.models]\ntiny-net = torch_models:TinyNet\n")
+    troubled.did("add-model", "tiny-net", "--tta", "hflip", "--set", "epochs=1", "--set", "rate=0.03")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as Dask's workers have it, unless told otherwise
+    assert ended(troubled.process("--project", troubled.cars, "train"))[0] == 0
+    stores = {split: troubled.store("tiny-net", split) for split in ("oof", "test")}
+    expected = {}
+    for where in ((), ("--scheduler", farm(2).address)):
+        code, out, err = ended(troubled.process("--project", troubled.cars, "predict", "--device", "cpu", *where))
+        assert (code, err) == (0, [])
+        assert "oof.zarr: 8 maps predicted, 8 in all" in out
+        for split, store in stores.items():
+            assert expected.setdefault(split, open_store(store).fingerprint()) == open_store(store).fingerprint()
+            shutil.rmtree(store)
