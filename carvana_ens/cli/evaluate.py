@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from carvana_ens.cli.common import ANY_PATH, FILE, FOLDER, SIZE, json_option, show_json, table, track
+from carvana_ens.cli.common import ANY_PATH, FILE, FOLDER, SIZE, json_option, open_project, say, show_json, table, track
 
 if TYPE_CHECKING:
     from carvana_ens.types import Size
@@ -15,16 +15,20 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Score a submission against masks.")
 @click.argument("submission", type=FILE)
-@click.option("--masks", type=ANY_PATH, required=True, help="The truth: a folder, an RLE CSV, or COCO JSON.")
+@click.option(
+    "--masks", type=ANY_PATH, help="The truth: a folder, an RLE CSV, or COCO JSON.  [default: of the project]"
+)
 @click.option("--category", "categories", multiple=True, help="COCO category of the object.")
 @click.option("--images", type=FOLDER, help="The photos, if the masks do not say how large they are.")
 @click.option("--size", type=SIZE, metavar="HxW", help="Size of all images, in place of --images.")
 @click.option("--group", help="Regex with one capture group on the id, for the means by group.")
 @click.option("--partial", is_flag=True, help="Score the images that both have, instead of refusing others.")
 @json_option
+@click.pass_context
 def command(
+    ctx: click.Context,
     submission: Path,
-    masks: Path,
+    masks: Path | None,
     categories: tuple[str, ...],
     images: Path | None,
     size: Size | None,
@@ -37,12 +41,26 @@ def command(
     \b
     Example:
       carvana-ens evaluate oof.csv --masks ../train_masks
+      carvana-ens evaluate oof.csv                          # against the masks of the project
     """
-    from carvana_ens.verbs.evaluate import evaluate
+    from carvana_ens.verbs.evaluate import evaluate, evaluate_here
 
-    found = evaluate(
-        submission, masks, categories=categories, images=images, size=size, group=group, partial=partial, track=track
-    )
+    if masks is None:
+        for option, value in (("--category", categories), ("--images", images), ("--size", size), ("--group", group)):
+            if value:
+                raise click.UsageError(f"{option} says how to read --masks: give both, or neither", ctx)
+        found = evaluate_here(open_project(ctx), submission, partial=partial, say=say, track=track)
+    else:
+        found = evaluate(
+            submission,
+            masks,
+            categories=categories,
+            images=images,
+            size=size,
+            group=group,
+            partial=partial,
+            track=track,
+        )
     if as_json:
         show_json(
             {

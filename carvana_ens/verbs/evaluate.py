@@ -1,18 +1,21 @@
-"""evaluate: scores any submission CSV against masks."""
+"""evaluate: scores any submission CSV against masks: those that are named, or those of the project."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from carvana_ens.core.rle import rle_decode
+from carvana_ens.core.rle import bits_mask, rle_decode
 from carvana_ens.data.ids import groups
 from carvana_ens.data.images import ImageFolder
 from carvana_ens.data.masks import MaskSource, open_masks
 from carvana_ens.data.rle_csv import read_rle_csv
 from carvana_ens.ensemble.evaluation import Evaluation, evaluate_masks
 from carvana_ens.errors import DataError, RLEError, UsageError
-from carvana_ens.types import Mask, Size, Track, untracked
+from carvana_ens.project import Project
+from carvana_ens.types import Mask, Say, Size, Track, unsaid, untracked
+from carvana_ens.verbs.out_of_fold import truth_cache
+from carvana_ens.verbs.workspace import Workspace
 
 
 def evaluate(
@@ -38,21 +41,56 @@ def evaluate(
     """
     rows = read_rle_csv(submission)
     source = open_masks(masks, categories)
-    ids = sorted(set(rows) & set(source.ids))
-    if not partial:
-        _refuse_different(submission, rows, masks, source.ids)
     photos = ImageFolder(images) if images is not None else None
+    ids = _common(submission, rows, masks, source.ids, partial)
 
     def pairs() -> Iterator[tuple[str, Mask, Mask]]:
         for image_id in track(ids, len(ids), "evaluate"):
             expected = _size(image_id, source, photos, size, masks)
-            try:
-                mask = rle_decode(rows[image_id], expected)
-            except RLEError as error:
-                raise RLEError(f"{submission}, image {image_id} of {expected}: {error}") from error
-            yield image_id, mask, source.read(image_id, expected)
+            yield image_id, _decoded(submission, rows, image_id, expected), source.read(image_id, expected)
 
     return evaluate_masks(pairs(), groups(ids, group))
+
+
+def evaluate_here(
+    project: Project, submission: Path, *, partial: bool = False, say: Say = unsaid, track: Track = untracked
+) -> Evaluation:
+    """As ``evaluate``, against the project's masks, which are decoded once into its ``cache/masks``.
+
+    Raises:
+        ProjectError: the project has no masks.
+        DataError: as for ``evaluate``.
+        UsageError: no size is known.
+    """
+    workspace = Workspace(project, say, track)
+    source, place = workspace.masks, project.data.masks
+    assert place is not None  # or the masks could not have been opened
+    rows = read_rle_csv(submission)
+    photos = workspace.images if project.data.images is not None else None
+    ids = _common(submission, rows, place, source.ids, partial)
+    sizes = {image_id: _size(image_id, source, photos, None, place) for image_id in ids}
+    truth = truth_cache(workspace, sizes)
+
+    def pairs() -> Iterator[tuple[str, Mask, Mask]]:
+        for image_id in track(ids, len(ids), "evaluate"):
+            size = sizes[image_id]
+            yield image_id, _decoded(submission, rows, image_id, size), bits_mask(truth(image_id, size), size)
+
+    return evaluate_masks(pairs(), workspace.groups_of(ids))
+
+
+def _common(submission: Path, rows: dict[str, str], masks: Path, known: Sequence[str], partial: bool) -> list[str]:
+    """Ids that both have; unless ``partial``, both must have the same."""
+    if not partial:
+        _refuse_different(submission, rows, masks, known)
+    return sorted(set(rows) & set(known))
+
+
+def _decoded(submission: Path, rows: dict[str, str], image_id: str, size: Size) -> Mask:
+    try:
+        return rle_decode(rows[image_id], size)
+    except RLEError as error:
+        raise RLEError(f"{submission}, image {image_id} of {size}: {error}") from error
 
 
 def _refuse_different(submission: Path, rows: dict[str, str], masks: Path, ids: Sequence[str]) -> None:

@@ -191,3 +191,17 @@ def test_a_cut_off_gz_is_named(world, table):
     packed = world.root / "cut.csv.gz"
     packed.write_bytes(gzip.compress(table.read_bytes())[:-20])
     assert str(packed) in world.run("evaluate", packed, "--masks", world.test_masks).error
+
+
+def test_the_masks_of_the_project_are_decoded_once(project, oracle, monkeypatch):
+    masks = {i: np.roll(oracle.ellipse(i), n, axis=1) for n, i in enumerate(oracle.TRAIN)}
+    path = oracle.write_rows(project.root / "oof.csv", {f"{i}.jpg": oracle.naive_rle(m) for i, m in masks.items()})
+    first = json.loads(project.did("evaluate", path, "--json").out)
+    expected = {i: oracle.naive_dice(mask, oracle.ellipse(i)) for i, mask in masks.items()}
+    assert first["by_image"] == pytest.approx(expected, abs=1e-12)
+    assert first == json.loads(project.did("evaluate", path, "--masks", project.masks, "--json").out)
+    from carvana_ens.data.masks import open_masks
+
+    monkeypatch.setattr(type(open_masks(project.masks)), "read", None)
+    assert json.loads(project.did("evaluate", path, "--json").out) == first
+    assert "--size says how to read --masks" in project.do("evaluate", path, "--size", "48x71").err
