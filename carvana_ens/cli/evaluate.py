@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from carvana_ens.cli.common import ANY_PATH, FILE, FOLDER, SIZE, json_option, open_project, say, show_json, table, track
+from carvana_ens.errors import ProjectError
 
 if TYPE_CHECKING:
     from carvana_ens.types import Size
@@ -49,7 +50,11 @@ def command(
         for option, value in (("--category", categories), ("--images", images), ("--size", size), ("--group", group)):
             if value:
                 raise click.UsageError(f"{option} says how to read --masks: give both, or neither", ctx)
-        found = evaluate_here(open_project(ctx), submission, partial=partial, say=say, track=track)
+        try:
+            project = open_project(ctx)
+        except ProjectError as error:
+            raise click.UsageError(f"name the truth with --masks, or evaluate in a project: {error}", ctx) from None
+        found = evaluate_here(project, submission, partial=partial, say=say, track=track)
     else:
         found = evaluate(
             submission,
