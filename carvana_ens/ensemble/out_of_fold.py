@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from carvana_ens.data.folds import FoldTable
-from carvana_ens.ensemble.disputed import common_ids
+from carvana_ens.ensemble.disputed import Truth, common_ids
 from carvana_ens.ensemble.leaks import refuse_leaks
-from carvana_ens.ensemble.truth import TruthCache
 from carvana_ens.store.store import ProbabilityStore
 from carvana_ens.types import Size, Track, untracked
 
@@ -18,13 +17,15 @@ from carvana_ens.types import Size, Track, untracked
 class OutOfFold:
     """Out-of-fold maps.
 
-    stores: by member. truth: the masks, of all images at least. groups: of every training photo, those without maps
-    too. tables: the fold tables that stores name, by name. folder: where what does not fit into memory is spilled, None
-    for the system's. threads: None for as many as there are processors.
+    stores: by member. truth: the masks, of all images at least; called from threads. source: the hash of what the
+    masks come from. groups: of every training photo, those without maps too. tables: the fold tables that stores name,
+    by name. folder: where what does not fit into memory is spilled, None for the system's. threads: None for as many as
+    there are processors.
     """
 
     stores: Mapping[str, ProbabilityStore]
-    truth: TruthCache
+    truth: Truth
+    source: str
     groups: Mapping[str, str]
     tables: Mapping[str, FoldTable]
     folder: Path | None = None

@@ -53,7 +53,7 @@ class SearchedSpace:
         fit: Callable[[Sequence[str]], Space],
         pixels: Callable[[Space], Disputed],
         objective: Objective,
-        kept: KeptSearches,
+        kept: KeptSearches | None,
         **options: Any,
     ) -> None:
         self._kind, self._names, self._fit, self._pixels = kind, tuple(names), fit, pixels

@@ -28,7 +28,7 @@ def out_of_fold(workspace: Workspace, names: Sequence[str], threads: int | None 
     seen = {store.provenance.fold_table["name"] for store in stores.values() if store.provenance.fold_table}
     tables = {name: workspace.fold_table(name) for name in sorted(seen) if name in project.folds}
     truth = truth_cache(workspace, {image_id: first.sizes[first.index[image_id]] for image_id in ids}, threads)
-    return OutOfFold(stores, truth, workspace.groups, tables, project.root, threads, workspace.track)
+    return OutOfFold(stores, truth, truth.source, workspace.groups, tables, project.root, threads, workspace.track)
 
 
 def truth_cache(workspace: Workspace, sizes: dict[str, Size], threads: int | None = None) -> TruthCache:

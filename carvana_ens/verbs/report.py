@@ -315,7 +315,7 @@ def _sources(maps: OutOfFold, tuning: Tuning) -> dict[str, str]:
         plugin = store.provenance.plugin
         if plugin:
             sources[f"plugin of {name}"] = " ".join(str(value) for value in plugin.values())
-    return {**sources, "masks": maps.truth.source}
+    return {**sources, "masks": maps.source}
 
 
 class _Pictures:

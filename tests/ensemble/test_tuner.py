@@ -7,6 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+import carvana_ens
 from carvana_ens.core.rle import mask_bits
 from carvana_ens.ensemble.blending import Blend
 from carvana_ens.ensemble.objectives import OBJECTIVES
@@ -14,7 +15,7 @@ from carvana_ens.ensemble.out_of_fold import OutOfFold
 from carvana_ens.ensemble.pareto import MemberCost
 from carvana_ens.ensemble.steps import parse_steps
 from carvana_ens.ensemble.tuner import Asked, tune_maps
-from carvana_ens.errors import UsageError
+from carvana_ens.errors import DataError, UsageError
 
 CARS = "abcdefghij"
 SIZE = (24, 32)
@@ -24,8 +25,6 @@ LOW, HIGH = Fraction(1, 4), Fraction(3, 4)
 
 class Truth:
     """Masks from memory, as a cache of them gives them."""
-
-    source = "drawn"
 
     def __init__(self, masks):
         self.masks = masks
@@ -41,7 +40,7 @@ def tuned(store, tmp_path):
     def run(members, masks, **asked):
         stores = {name: store(name, maps) for name, maps in members.items()}
         groups = {image_id: image_id[0] for image_id in masks}
-        maps = OutOfFold(stores, Truth(masks), groups, {})
+        maps = OutOfFold(stores, Truth(masks), "drawn", groups, {})
         costs = {name: MemberCost(0.0, 0) for name in members}
         asked = Asked(LOW, HIGH, OBJECTIVES["mean-dice"], **asked)
         return stores, tune_maps(maps, asked, costs, tmp_path / "kept")
@@ -157,3 +156,22 @@ def test_an_expected_dice_is_not_of_ranks(tuned):
         tuned(members, masks, spaces=("rank",), cut="expected-dice")
     _, outcome = tuned({"again": members["loud"]}, masks, spaces=("rank",), cut="best")
     assert outcome.cut == "threshold"
+
+
+def test_from_python_without_a_project(store):
+    members, masks = shifted()
+    stores = {name: store(name, maps) for name, maps in members.items()}
+    calls = []
+
+    def mask(image_id):
+        calls.append(image_id)
+        return masks[image_id]
+
+    found = carvana_ens.tune(stores, mask, spaces=("probability", "temperature"))
+    assert sorted(calls) == sorted(masks)
+    blended = dict(carvana_ens.blend(stores, found.weights, found.threshold, space=found.space, cut=found.cut))
+    dices = [2 * (blended[i] & masks[i]).sum() / (blended[i].sum() + masks[i].sum()) for i in masks]
+    assert found.found.best.score == pytest.approx(np.mean(dices), abs=1e-12)
+    assert found.judged.worth.score.groups == 10
+    with pytest.raises(DataError, match=r"a_0 is \(32, 24\), its maps are 24x32"):
+        carvana_ens.tune(stores, lambda image_id: masks[image_id].T)
