@@ -27,5 +27,6 @@ def command(folder: Path, device: str) -> None:
     click.echo(table([("ON THE TEST PHOTOS", "MEAN DICE"), *rows]))
     click.echo(f"project:    {done.project}")
     click.echo(f"submission: {done.submission}")
+    click.echo(f"report:     {done.report}")
     for path in done.pictures:
         click.echo(f"picture:    {path}")

@@ -13,6 +13,7 @@ from carvana_ens.types import Say, Size, Track, unsaid, untracked
 from carvana_ens.verbs.blend import blend
 from carvana_ens.verbs.evaluate import evaluate
 from carvana_ens.verbs.members import add_model, init
+from carvana_ens.verbs.report import FILE as REPORT
 from carvana_ens.verbs.run import run
 from carvana_ens.verbs.sample_data import sample_data
 from carvana_ens.verbs.show import show
@@ -34,6 +35,7 @@ class Demonstrated:
 
     project: Path
     submission: Path
+    report: Path
     pictures: list[Path]
     dice: dict[str, float]
     out_of_fold: dict[str, float]
@@ -78,7 +80,7 @@ def demo(
         blend(project, alone, weights=f"{name}=1", track=track)
         dice[name] = evaluate(alone, truth, track=track).dice
     pictures = _pictures(project, sample, track)
-    return Demonstrated(root, submission, pictures, dice, dict(read_tuning(project.tuning_file).scores))
+    return Demonstrated(root, submission, root / REPORT, pictures, dice, dict(read_tuning(project.tuning_file).scores))
 
 
 def _pictures(project: Project, sample: Path, track: Track) -> list[Path]:

@@ -30,6 +30,7 @@ def test_the_demo_leaves_what_it_says_and_goes_on_where_it_was(small, tmp_path):
     assert set(done.dice) == {"blend", "timm-unet", "unet-gray", "difference"}
     assert all(0 <= dice <= 1 for dice in done.dice.values())
     assert done.out_of_fold["tuned"] >= max(done.out_of_fold["equal"], done.out_of_fold["best single"])
+    assert done.report.read_text(encoding="utf-8").startswith("<!doctype html>")
     for path in done.pictures:
         with PIL.Image.open(path) as picture:
             assert min(picture.size) > 100
