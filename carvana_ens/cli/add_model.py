@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from carvana_ens.cli.common import FILE, SIZE, by_view_option, fold_rule_option, open_project
+from carvana_ens.cli.common import FILE, SIZE, by_view_option, fold_rule_option, open_project, parse_settings
 
 if TYPE_CHECKING:
     from carvana_ens.types import Size
@@ -64,16 +64,9 @@ def command(
       carvana-ens add-model unet-256 --name rear --view 09 --view 10 --pseudo confident --pseudo-share 0.2
       carvana-ens add-model --like mobilenet --name mobilenet_large --size 640x960
     """
-    from carvana_ens.errors import UsageError
     from carvana_ens.project import FoldsConfig
     from carvana_ens.verbs.members import add_model
 
-    options = {}
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not equals or not key or key in options:
-            raise UsageError(f"--set takes option=value, each option once, got {setting!r}")
-        options[key] = value
     asked = FoldsConfig(folds, holdout, rule=fold_rule, by_view=by_view)
     config = add_model(
         open_project(ctx),
@@ -88,7 +81,7 @@ def command(
         like=like,
         seed=seed,
         recipe=recipe,
-        options=options,
+        options=parse_settings(settings),
         wanted=views,
         pseudo=pseudo,
         pseudo_share=pseudo_share,

@@ -117,6 +117,19 @@ def open_project(ctx: click.Context) -> Project:
     return find_project() if folder is None else Project(folder.absolute())
 
 
+def parse_settings(settings: Iterable[str]) -> dict[str, str]:
+    """The values of ``--set OPTION=VALUE`` by option."""
+    from carvana_ens.errors import UsageError
+
+    options: dict[str, str] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key or key in options:
+            raise UsageError(f"--set takes option=value, each option once, got {setting!r}")
+        options[key] = value
+    return options
+
+
 def track(items: Iterable[T], total: int, what: str) -> Iterable[T]:
     """A progress bar on a terminal, nothing elsewhere."""
     if not sys.stderr.isatty():

@@ -6,6 +6,7 @@ unless they are given a checkpoint.
 
 from __future__ import annotations
 
+from carvana_ens.testing.calibrated import check_calibration
 from carvana_ens.testing.declared import (
     check_class,
     check_config,
@@ -14,27 +15,22 @@ from carvana_ens.testing.declared import (
     check_parameters,
     check_recipes,
 )
-from carvana_ens.testing.fitted import check_fit, fit_drawn
+from carvana_ens.testing.fitted import check_fit, fit_drawn, fitted_checkpoint
 from carvana_ens.testing.predicted import check_answers, check_independence, check_predict_all, check_repeats
 
-CHECKS = (
-    check_class,
-    check_options,
-    check_recipes,
-    check_config,
-    check_import,
-    check_parameters,
-    check_fit,
-    check_answers,
-    check_repeats,
-    check_independence,
-    check_predict_all,
-)
+DECLARED = (check_class, check_options, check_recipes, check_config, check_import, check_parameters)
+"""What a model says of itself."""
+PREDICTED = (check_answers, check_repeats, check_independence, check_predict_all, check_calibration)
+"""What it answers; these take a checkpoint and a size too."""
+CHECKS = (*DECLARED, check_fit, *PREDICTED)
 """All checks; where a later one builds on an earlier one, the earlier one has the plainer message."""
 
 __all__ = [
     "CHECKS",
+    "DECLARED",
+    "PREDICTED",
     "check_answers",
+    "check_calibration",
     "check_class",
     "check_config",
     "check_fit",
@@ -46,4 +42,5 @@ __all__ = [
     "check_recipes",
     "check_repeats",
     "fit_drawn",
+    "fitted_checkpoint",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,11 @@ class _Stop(KeyboardInterrupt):
 
 
 class _Reports:
-    """Checks what a model reports; with ``stop`` it stops the model at its first report."""
+    """Checks what a model reports. stop: the report that stops it, counted from 1; None: none. epochs: as reported."""
 
-    def __init__(self, model_class: type[Model], stop: bool) -> None:
+    def __init__(self, model_class: type[Model], stop: int | None = None) -> None:
         self._class, self._stop = model_class, stop
+        self.epochs: list[float] = []
 
     def __call__(self, numbers: Mapping[str, float]) -> None:
         given: Any = numbers
@@ -34,17 +35,15 @@ class _Reports:
         for name, value in given.items():
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise refused(self._class, f"fit reports {name} = {value!r}: report Python's own numbers")
-        if self._stop:
+        self.epochs.append(given["epoch"])
+        if len(self.epochs) == self._stop:
             raise _Stop
 
 
 def drawn_task(
-    model_class: type[Model], directory: Path, size: Size = SIZE, *, digest: str = "drawn", stop: bool = False
+    directory: Path, size: Size, report: Callable[[Mapping[str, float]], None], *, digest: str = "drawn"
 ) -> FitTask:
-    """A fold of four drawn photos to train on and two to validate on, a little larger than ``size``.
-
-    stop: the first report raises KeyboardInterrupt.
-    """
+    """A fold of four drawn photos to train on and two to validate on, a little larger than ``size``."""
     photos = Size(size.height * 9 // 8, size.width * 9 // 8)
     return FitTask(
         train=DrawnSamples(range(4), photos),
@@ -53,7 +52,7 @@ def drawn_task(
         digest=digest,
         seed=3,
         device="cpu",
-        report=_Reports(model_class, stop),
+        report=report,
     )
 
 
@@ -63,9 +62,15 @@ def fit_drawn(model_class: type[Model], options: Mapping[str, Json], directory: 
     Raises:
         PluginError: fit raised, or its result is not what the host can use.
     """
+    return _fit_drawn(model_class, options, directory, size, _Reports(model_class))
+
+
+def _fit_drawn(
+    model_class: type[Model], options: Mapping[str, Json], directory: Path, size: Size, reports: _Reports
+) -> FitResult:
     model = made(model_class, config_of(model_class, options, size))
     with calling(model_class, "fit"):
-        result: Any = model.fit(drawn_task(model_class, directory, size))
+        result: Any = model.fit(drawn_task(directory, size, reports))
     if not isinstance(result, FitResult):
         raise refused(model_class, f"fit gives {type(result).__name__}: give a carvana_ens.FitResult")
     checkpoint: Any = result.checkpoint
@@ -85,6 +90,8 @@ def check_fit(
 ) -> None:
     """Training stops and goes on, ends with a checkpoint, and is not repeated or mistaken for another task's.
 
+    It is stopped twice: at its first report, before which nothing need be kept, and at the second report after that,
+    when the epoch before must not be run again. Options that allow two epochs or more make the second stop possible.
     A model that is not trainable passes. Loading the checkpoint is the affair of the checks that predict.
 
     Args:
@@ -100,10 +107,20 @@ def check_fit(
         return
     with ExitStack() as stack:
         folder = directory or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        stopped = made(model_class, config_of(model_class, options, size))
-        with suppress(_Stop), calling(model_class, "fit, stopped at its first report,"):
-            stopped.fit(drawn_task(model_class, folder, size, stop=True))
-        first = fit_drawn(model_class, options, folder, size)
+        for stop, called in ((1, "fit, stopped at its first report,"), (2, "fit, called again after a stop,")):
+            stopped, before = made(model_class, config_of(model_class, options, size)), _Reports(model_class, stop)
+            with suppress(_Stop), calling(model_class, called):
+                stopped.fit(drawn_task(folder, size, before))
+            if not before.epochs:
+                break  # it reports nothing that could stop it
+        after = _Reports(model_class)
+        first = _fit_drawn(model_class, options, folder, size, after)
+        if len(before.epochs) == 2 and after.epochs and after.epochs[0] <= before.epochs[0]:
+            raise refused(
+                model_class,
+                f"fit, stopped in epoch {before.epochs[1]:g}, begins at epoch {after.epochs[0]:g} when it is called "
+                "again: keep its state in task.directory after each epoch, and go on from there",
+            )
         parameters = sha256_file(first.checkpoint)
         again = fit_drawn(model_class, options, folder, size)
         if again != first or sha256_file(again.checkpoint) != parameters:
@@ -116,12 +133,24 @@ def check_fit(
         _check_other_task(model_class, options, folder, size)
 
 
+def fitted_checkpoint(
+    model_class: type[Model], options: Mapping[str, Json], directory: Path, size: Size = SIZE
+) -> Path:
+    """The checkpoint of the training that ``check_fit`` does in an empty folder, so that others need not train again.
+
+    Raises:
+        PluginError: the check fails.
+    """
+    check_fit(model_class, options, directory, size)
+    return fit_drawn(model_class, options, directory, size).checkpoint
+
+
 def _check_other_task(model_class: type[Model], options: Mapping[str, Json], finished: Path, size: Size) -> None:
     """Nothing is trained: the other task's photos cannot be read, so a fit that ends has not asked for them."""
     with tempfile.TemporaryDirectory(dir=finished.parent) as folder:
         shutil.copytree(finished, folder, dirs_exist_ok=True)  # the model may clear it
         photos = DrawnSamples(range(4), size, unreadable=True)
-        task = FitTask(photos, photos, Path(folder), "another task", 3, "cpu", _Reports(model_class, stop=False))
+        task = FitTask(photos, photos, Path(folder), "another task", 3, "cpu", _Reports(model_class))
         model = made(model_class, config_of(model_class, options, size))
         try:
             with calling(model_class, "fit for another task"):

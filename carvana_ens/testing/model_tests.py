@@ -65,8 +65,7 @@ class ModelTests:
             folder = Path(cls._folder.name) / "fit"
             folder.mkdir()
             try:
-                checks.check_fit(cls._class, cls.options, folder, cls.size)
-                cls._trained = checks.fit_drawn(cls._class, cls.options, folder, cls.size).checkpoint
+                cls._trained = checks.fitted_checkpoint(cls._class, cls.options, folder, cls.size)
             except PluginError as error:
                 cls._trained = error
         if isinstance(cls._trained, PluginError):
@@ -120,3 +119,7 @@ class ModelTests:
     def test_predict_all(self) -> None:
         """See ``check_predict_all``."""
         checks.check_predict_all(self._class, self.options, self._predicts_with(), self.size)
+
+    def test_calibration(self) -> None:
+        """See ``check_calibration``."""
+        checks.check_calibration(self._class, self.options, self._predicts_with(), self.size)

@@ -19,9 +19,10 @@ from carvana_ens.types import Json, ModelMaps, Size
 
 
 @contextmanager
-def _trained(
+def trained_on_drawn(
     model_class: type[Model], options: Mapping[str, Json], checkpoint: Path | None, size: Size
 ) -> Iterator[Path | None]:
+    """The checkpoint that is given, or that of a training on drawn photos; None for an untrainable model."""
     if checkpoint is not None or not model_class.trainable:
         yield checkpoint
         return
@@ -79,7 +80,7 @@ def check_answers(
     Raises:
         PluginError: it does not.
     """
-    with _trained(model_class, options, checkpoint, size) as trained:
+    with trained_on_drawn(model_class, options, checkpoint, size) as trained:
         for grid in (size, ODD_SIZE):
             model = loaded(model_class, config_of(model_class, options, grid), trained)
             for numbers in ([0], [1, 2, 3]):
@@ -97,7 +98,7 @@ def check_repeats(
     Raises:
         PluginError: they do not.
     """
-    with _trained(model_class, options, checkpoint, size) as trained:
+    with trained_on_drawn(model_class, options, checkpoint, size) as trained:
         config = config_of(model_class, options, size)
         model, twin = (loaded(model_class, config, trained) for _ in range(2))
         batch = _batch(model_class, [0, 1], size)
@@ -122,7 +123,7 @@ def check_independence(
     Raises:
         PluginError: it does.
     """
-    with _trained(model_class, options, checkpoint, size) as trained:
+    with trained_on_drawn(model_class, options, checkpoint, size) as trained:
         model = loaded(model_class, config_of(model_class, options, size), trained)
         together = answer(model, _batch(model_class, [0, 1, 2], size))
         # two change places, the third stays: turning or reversing all three could hide a model that does the same
@@ -156,7 +157,7 @@ def check_predict_all(
     Raises:
         PluginError: it does not.
     """
-    with _trained(model_class, options, checkpoint, size) as trained:
+    with trained_on_drawn(model_class, options, checkpoint, size) as trained:
         config = config_of(model_class, options, size)
         model = loaded(model_class, config, trained)
         last = ODD_SIZE if config.size is None else size

@@ -1,6 +1,7 @@
 """The contract of post-processing steps as plain functions: each takes a step's class and options, or raises.
 
-``for check in STEP_CHECKS: check(step_class, options)`` checks everything.
+``for check in STEP_CHECKS: check(step_class, options)`` checks everything, and imports numba
+and zarr for it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from carvana_ens.ensemble.steps import apply_step, make_step, steps_text
 from carvana_ens.errors import PluginError, UsageError
 from carvana_ens.model import options_json
 from carvana_ens.postprocess import Step
@@ -78,6 +78,8 @@ def check_step_options(step_class: type[Step], options: Mapping[str, Json]) -> N
         PluginError: they do not.
         UsageError: the options that are checked with cannot be meant.
     """
+    from carvana_ens.ensemble.steps import make_step, steps_text
+
     for step in (make_step(step_class, options), *make_step(step_class, {}).candidates()):
         if type(step) is not step_class:
             raise _refused(step_class, f"a candidate is {step!r}: candidates are of the same class")
@@ -97,6 +99,8 @@ def check_step_masks(step_class: type[Step], options: Mapping[str, Json]) -> Non
         PluginError: they do not, or the step raises.
         UsageError: the options that are checked with cannot be meant.
     """
+    from carvana_ens.ensemble.steps import apply_step, make_step
+
     step = make_step(step_class, options)
     drawn = list(_drawn(step))
     before = [mask.copy() for mask, _ in drawn]

@@ -54,6 +54,24 @@ def half(self, task):
     return written()(self, task)
 
 
+def from_the_start(self, task):
+    """Keeps what it has finished, but not how far it is."""
+    path = task.directory / "fit.json"
+    if not path.exists():
+        for epoch in (1, 2, 3):
+            task.report({"epoch": epoch})
+    return written()(self, task)
+
+
+def late(self, task):
+    """Keeps its state after the report, not before."""
+    path = task.directory / "at.json"
+    for epoch in range(json.loads(path.read_text()) + 1 if path.exists() else 1, 4):
+        task.report({"epoch": epoch})
+        path.write_text(json.dumps(epoch))
+    return written()(self, task)
+
+
 def forgetful(self, task):
     path = task.directory / "fit.json"
     return FitResult(path, 0.5, 1) if path.exists() else written()(self, task)
@@ -72,7 +90,8 @@ def forgetful(self, task):
         (reporting([1, 2]), "reports .*'epoch'"),
         (reporting({"loss": 0.5}), "reports .*'epoch'"),
         (reporting({"epoch": 1, "loss": np.float32(1)}), "reports loss = "),
-        (half, "fit raised FileExistsError"),
+        (half, "fit, called again after a stop, raised FileExistsError"),
+        (from_the_start, "fit, stopped in epoch 2, begins at epoch 1 when it is called again: keep its state"),
         (forgetful, "another digest"),
         (lambda self, task: 1 // 0, "fit, stopped at its first report, raised ZeroDivisionError"),
     ],
@@ -120,7 +139,15 @@ def test_training_is_stopped_and_goes_on(tiny, tmp_path):
             return super().fit(task)
 
     check_fit(Watched, {"steps": 3})
-    assert starts == [0, 1, 3, 3]  # stopped after an epoch, gone on, asked again, asked for another task
+    # stopped after an epoch, gone on for two, asked again, and again, asked for another task
+    assert starts == [0, 1, 3, 3, 3]
+    starts.clear()
+    check_fit(Watched, {"steps": 4})
+    assert starts == [0, 1, 3, 4, 4]
+
+
+def test_state_may_be_kept_after_the_report(tiny, tmp_path):
+    check_fit(fitting(tiny, late), {}, tmp_path)
 
 
 def test_loading_that_fails_names_the_checkpoint(tiny):

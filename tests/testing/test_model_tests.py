@@ -12,7 +12,7 @@ import pytest
 MODELS = Path(__file__).with_name("tiny_models.py")
 NAMES = {
     *("class_attributes", "options", "recipes", "config", "import", "parameters", "fit"),
-    *("answers", "repeats", "independence", "predict_all"),
+    *("answers", "repeats", "independence", "predict_all", "calibration"),
 }
 SOURCE = """
 import sys
@@ -103,7 +103,7 @@ def test_one_fault_fails_one_test(session):
 def test_training_that_fails_is_tried_once(session):
     outcomes, output = session
     failed = {name for name, outcome in outcomes["Unfit"].items() if outcome == "FAILED"}
-    assert failed == {"fit", "answers", "repeats", "independence", "predict_all"}, output
+    assert failed == {"fit", "answers", "repeats", "independence", "predict_all", "calibration"}, output
     assert "RuntimeError: call 1" in output
     assert "call 2" not in output
 

@@ -45,7 +45,7 @@ def checkpoint(tmp_path_factory):
 
 @pytest.mark.parametrize("check", [c for c in CHECKS if c not in (check_fit, check_import)], ids=lambda c: c.__name__)
 def test_a_torch_model_of_a_few_lines_passes(check, checkpoint):
-    predicts = check.__module__.endswith("predicted")
+    predicts = check.__module__.endswith(("predicted", "calibrated"))
     check(Normed, {"epochs": 2}, *([checkpoint] if predicts else []))
 
 
