@@ -27,6 +27,7 @@ COMMANDS = {
     "evaluate": "evaluate",
     "report": "report",
     "show": "show",
+    "cutout": "cutout",
     "run": "run",
     "status": "status",
     "verify": "verify",
