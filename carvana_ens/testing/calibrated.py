@@ -17,6 +17,9 @@ FADED = ((0, 128, 1.0), (1, 60, 0.02), (2, 200, 0.1), (0, 120, 0.02), (1, 90, 0.
 """Photos by number, the level that they are faded to, and what is left of their contrast."""
 SAME = 1e-3
 """Of a map's range: least and greatest values as near as this are the same ones."""
+WIDE = 0.5
+"""Logits within [0, 1] are called probabilities if they reach over this much of it: a network that has hardly been
+trained gives nearly one and the same number, which may lie there too."""
 
 
 def faded(number: int, level: int, contrast: float, size: Size) -> Image:
@@ -45,13 +48,13 @@ def check_calibration(
             for place, photo in enumerate(FADED)
         ]
     lows, highs = (np.array([end(values) for values in maps]) for end in (np.min, np.max))
-    if model_class.output == "logits" and lows.min() >= 0 and highs.max() <= 1 and np.ptp(maps) > 0:
+    spread = float(highs.max() - lows.min())
+    if model_class.output == "logits" and lows.min() >= 0 and highs.max() <= 1 and spread > WIDE:
         raise refused(
             model_class,
             f"predict gives logits from {lows.min():.3g} to {highs.max():.3g} on all photos, which look like "
             "probabilities: leave the sigmoid out, or set output = 'probabilities'",
         )
-    spread = float(highs.max() - lows.min())
     alike = max(float(np.ptp(lows)), float(np.ptp(highs))) <= SAME * spread
     if alike and spread > 0 and float(np.abs(maps[1] - maps[0]).max()) > SAME * spread:
         raise refused(

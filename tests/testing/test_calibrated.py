@@ -58,5 +58,11 @@ def test_what_is_not_stretched(tiny):
         def predict(self, batch):
             return np.zeros(batch.images.shape[:3], np.float32)
 
-    for model in (Cut, Prior, Nothing):
+    class Untrained(tiny.Logits):
+        """As networks are that have hardly been trained."""
+
+        def predict(self, batch):
+            return np.float32(0.4) + super().predict(batch) / 2000
+
+    for model in (Cut, Prior, Nothing, Untrained):
         assert tiny.first_fault(model) == (None, "")
