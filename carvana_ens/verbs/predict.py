@@ -23,7 +23,7 @@ from carvana_ens.store.writer import StoreWriter
 from carvana_ens.types import ProbabilityMap, Say, Track, unsaid, untracked
 from carvana_ens.verbs.member_maps import MemberMaps
 from carvana_ens.verbs.plugin_calls import configured
-from carvana_ens.verbs.predict_tasks import Order, job_of, orders_of, predict_on
+from carvana_ens.verbs.predict_tasks import Order, Tally, job_of, orders_of, predict_on
 from carvana_ens.verbs.regions import regions_of
 from carvana_ens.verbs.runs import recorded
 from carvana_ens.verbs.train import DONE, chosen_folds, read_done, task_digest, untrained_reason
@@ -37,7 +37,7 @@ _SPLIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 class Predicted:
     """Maps of one member and split. new: maps that were made just now. missing: maps that are still to be made.
 
-    failed: why, by id, of photos that workers could not predict.
+    failed: why, by id, of photos that workers could not predict. seconds: that workers spent, all together.
     """
 
     member: str
@@ -47,6 +47,7 @@ class Predicted:
     new: int
     missing: int
     failed: Mapping[str, str]
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,8 @@ def predict(
                     )
                     run |= {"images": done.new}
                     if cluster is not None:
-                        run |= {"workers": cluster.count(), "failed": sorted(done.failed)}
+                        run |= {"workers": cluster.count(), "worker_seconds": round(done.seconds, 3)}
+                        run |= {"failed": sorted(done.failed)}
                 results.append(done)
     return results
 
@@ -249,18 +251,20 @@ def _predict_split(
     with StoreWriter(path, ids, sizes, provenance, dtype) as writer:
         todo = set(writer.missing())
         asked = [image_id for part in parts for image_id in part.ids if image_id in todo]
+        tally = Tally()
         made: Iterator[tuple[str, str | None]]
         if cluster is None:
             made = _written(_maps(workspace, config, split, photos, parts, todo, model, device), writer)
         else:
-            made = predict_on(cluster, _orders(workspace, config, split, photos, parts, todo, device, writer), writer)
+            orders = _orders(workspace, config, split, photos, parts, todo, device, writer)
+            made = predict_on(cluster, orders, writer, tally)
         failed: dict[str, str] = {}
         for image_id, reason in workspace.track(made, len(asked), f"{config.name} {split}"):
             if reason is None:
                 new += 1
             else:
                 failed[image_id] = reason
-        return Predicted(config.name, split, path, len(ids), new, len(writer.missing()), failed)
+        return Predicted(config.name, split, path, len(ids), new, len(writer.missing()), failed, tally.seconds)
 
 
 def _written(maps: Iterable[tuple[str, ProbabilityMap]], writer: StoreWriter) -> Iterator[tuple[str, None]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import socket
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -65,10 +66,18 @@ class Order:
 
 @dataclass(frozen=True)
 class Token:
-    """What was done: checksums of the maps that were written, and why others could not be made."""
+    """What was done: checksums of the maps that were written, why others could not be made, and how long it took."""
 
     checksums: tuple[tuple[str, int], ...]
     failed: tuple[tuple[str, str], ...]
+    seconds: float = 0.0
+
+
+@dataclass
+class Tally:
+    """Seconds that workers have spent, all together."""
+
+    seconds: float = 0.0
 
 
 def job_of(
@@ -99,7 +108,9 @@ def orders_of(job: Job, ids: Sequence[str], groups: Mapping[str, str], todo: fro
             units.append(tuple(unit))
 
 
-def predict_on(cluster: Cluster, orders: Iterable[Order], writer: StoreWriter) -> Iterator[tuple[str, str | None]]:
+def predict_on(
+    cluster: Cluster, orders: Iterable[Order], writer: StoreWriter, tally: Tally
+) -> Iterator[tuple[str, str | None]]:
     """(id, None) for each map that was made and recorded, (id, reason) for each that cannot be made; in any order.
 
     Raises:
@@ -111,6 +122,7 @@ def predict_on(cluster: Cluster, orders: Iterable[Order], writer: StoreWriter) -
             reason = f"predicting it ends every worker: a crash, or {cluster.limit:g} s without a map"
             token = Token((), tuple((image_id, reason) for image_id in _due(order)))  # noqa: PLW2901
         writer.record(token.checksums)
+        tally.seconds += token.seconds
         yield from ((image_id, None) for image_id, _ in token.checksums)
         yield from token.failed
         new, failures = new + len(token.checksums), failures + len(token.failed)
@@ -121,6 +133,7 @@ def predict_on(cluster: Cluster, orders: Iterable[Order], writer: StoreWriter) -
 
 def predict_order(order: Order) -> Token:
     """On a worker: predicts the units and writes the chunks of the wanted maps."""
+    started = time.perf_counter()
     opened = kept(order.job.key, partial(_Opened, order.job))
     checksums: dict[str, int] = {}
 
@@ -138,7 +151,8 @@ def predict_order(order: Order) -> Token:
             except _PHOTO as error:
                 if len(ids) == 1 or opened.by_group:
                     failed |= dict.fromkeys(order.wanted.intersection(ids), str(error))
-    return Token(tuple(checksums.items()), tuple((i, why) for i, why in failed.items() if i not in checksums))
+    left_out = tuple((image_id, reason) for image_id, reason in failed.items() if image_id not in checksums)
+    return Token(tuple(checksums.items()), left_out, time.perf_counter() - started)
 
 
 def _tries(order: Order, by_group: bool) -> Iterator[tuple[str, ...]]:

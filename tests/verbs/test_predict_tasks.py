@@ -17,7 +17,7 @@ from carvana_ens.project import Project
 from carvana_ens.store.schema import Provenance
 from carvana_ens.store.writer import StoreWriter
 from carvana_ens.verbs import predict_tasks
-from carvana_ens.verbs.predict_tasks import HOPELESS, TASK, job_of, orders_of, predict_on, predict_order
+from carvana_ens.verbs.predict_tasks import HOPELESS, TASK, Tally, job_of, orders_of, predict_on, predict_order
 
 
 @pytest.fixture
@@ -117,8 +117,8 @@ def test_a_member_that_never_succeeds_is_to_blame(sent, monkeypatch):
     orders = list(orders_of(job, ids, cars(ids), frozenset(ids)))
     there = type("Cluster", (), {"limit": 5.0})()
     reason = "predicting it ends every worker: a crash, or 5 s without a map"
-    assert list(predict_on(there, orders, writer)) == [(image_id, reason) for image_id in ids]
+    assert list(predict_on(there, orders, writer, Tally())) == [(image_id, reason) for image_id in ids]
     assert [part.units for part in asked] == [((image_id,),) for image_id in ids]
     with pytest.raises(TrainingError, match=f"{HOPELESS} photos were tried and none could be predicted, .*: {reason}"):
-        list(predict_on(there, orders * HOPELESS, writer))
+        list(predict_on(there, orders * HOPELESS, writer, Tally()))
     assert np.array_equal(writer.missing(), ids)

@@ -17,6 +17,9 @@ import zarr
 
 import carvana_ens
 from carvana_ens import open_store
+from carvana_ens.errors import StoreError
+from carvana_ens.project import Project
+from carvana_ens.verbs import blend as blend_verb
 
 pytest.importorskip("distributed", reason="needs the extra [dist]")
 SECONDS = 120  # for what must happen; nothing here waits for time to pass
@@ -187,6 +190,9 @@ def test_a_killed_worker_a_hanging_one_and_a_broken_photo(troubled, farm):
     assert str(broken) in err[0]
     assert open_store(store).missing() == ["b22_30"]
     assert len(list(troubled.root.glob("trouble-*"))) >= 2  # it did hang, and was tried again
+    (run,) = (json.loads(path.read_text()) for path in (troubled.cars / "runs").glob("*-predict.json"))
+    assert (run["images"], run["failed"]) == (41, ["b22_30"])
+    assert run["worker_seconds"] >= 0.05 * 41
     assert troubled.did("verify").out.endswith("41 right, 1 missing, 0 damaged\n")
 
 
@@ -376,3 +382,31 @@ def test_networks_of_folds(troubled, farm, oracle, monkeypatch):
         for split, store in stores.items():
             assert expected.setdefault(split, open_store(store).fingerprint()) == open_store(store).fingerprint()
             shutil.rmtree(store)
+
+
+@pytest.mark.slow
+def test_what_was_tuned_is_blended_alike(project):
+    project.imported(("a", 1.0, 0, 9), ("b", 2.0, 2, 5))
+    project.did("tune")
+    words = ("blend", "--weights", "tuned", "-o")
+    done = project.did(*words, project.root / "here.csv.gz")
+    process = project.process("--project", project.cars, *words, project.root / "there.csv.gz", "--workers", "1")
+    assert ended(process) == (0, done.out.replace("here", "there"), [])
+    assert (project.root / "there.csv.gz").read_bytes() == (project.root / "here.csv.gz").read_bytes()
+
+
+def test_a_worker_that_finds_other_maps_blends_nothing(project):
+    project.imported(("a", 1.0, 0, 9))
+    opened = Project(project.cars)
+    asked = blend_verb._Asked("equal", "0.5", "test", "")
+    stamp = blend_verb._stamp(opened, asked, asked.opened(opened))
+    ids = asked.opened(opened).ids
+    order = blend_verb._Order("one", project.cars, asked, None, stamp, ids)
+    assert blend_verb._opened(order).ids == ids
+    shutil.rmtree(project.store("a", "oof"))
+    assert blend_verb._opened(order).ids == ids  # other maps of the project do not matter
+    shutil.rmtree(project.store("a", "test"))
+    project.maps("a_test", list(ids), 3.0, 1)
+    project.did("import", "a", "--from", project.root / "a_test", "--split", "test")
+    with pytest.raises(StoreError, match=r"a worker on \S+ finds another project or other maps under"):
+        blend_verb._opened(order)
