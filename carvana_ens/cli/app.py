@@ -12,6 +12,7 @@ from carvana_ens import __version__
 COMMANDS = {
     "init": "init",
     "models": "models",
+    "new-plugin": "new_plugin",
     "check-plugin": "check_plugin",
     "add-model": "add_model",
     "remove-model": "remove_model",
