@@ -23,6 +23,7 @@ from carvana_ens.types import Image, Size
 DARK, LIGHT = (24, 24, 28), (250, 250, 250)
 """Backgrounds of the sheet: a halo that one hides is seen on the other."""
 _ORIENTATION = 0x0112
+_EXIF = b"Exif\x00\x00"
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def kept_tags(path: Path) -> dict[str, bytes]:
             del tags[_ORIENTATION]
             exif = tags.tobytes()
         if exif:
-            kept["exif"] = exif
+            kept["exif"] = _EXIF + exif.removeprefix(_EXIF)  # JPEG wants the mark that WebP files go without
         profile = picture.info.get("icc_profile")
         if profile and profile[16:20] == b"RGB ":  # the header's colour space, ICC.1:2022, 7.2.8
             kept["icc_profile"] = profile

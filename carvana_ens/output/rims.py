@@ -18,7 +18,7 @@ Alpha = NDArray[np.uint8]
 
 RIM = 3
 """Pixels on either side of the object's outline that may be soft: photos are hardly ever softer."""
-SURE = 0.8
+SURE = 0.9
 """Part of the way from the cut to 0 or to 1 from which on members are sure."""
 REACH = 8
 """Pixels beyond the rim that keep the object's colour under alpha 0: programs that scale a cutout mix them in."""
@@ -47,8 +47,8 @@ def rim_alpha(levels: ProbabilityMap, cut: float, mask: Mask) -> Alpha:
     Hard, as the mask says, but for pixels within ``RIM`` of the mask's outline where the members are unsure: there
     alpha is 1/2 at the cut and runs to 0 and 1 at ``SURE`` of the way to levels 0 and 1. Where that seam is wider than
     ``RIM`` on a side it is steepened, so that alpha runs over the distance to the cut, level difference by gradient.
-    What is 128 or more is the mask, always; and where soft pixels do not lead from the surely outside to the surely
-    inside (a dent in the object, a speck), they are hard.
+    What is 128 or more is the mask, always. Holes and specks of the mask that members nowhere are half sure of are
+    hard, so that there is no soft hole.
 
     Args:
         levels: the blend before its cut, in [0, 1].
@@ -60,32 +60,50 @@ def rim_alpha(levels: ProbabilityMap, cut: float, mask: Mask) -> Alpha:
     """
     if levels.shape != mask.shape:
         raise DataError(f"levels are {levels.shape}, their mask {mask.shape}: they must be of one photo")
+    above = levels >= np.float32(cut)
+    ways = np.where(above, np.float32(max(1 - cut, 1e-6)), np.float32(cut))
+    signed: ProbabilityMap = ((levels - np.float32(cut)) / (ways * np.float32(SURE))).astype(np.float32)
+    sure = _without_doubtful(mask, signed)
     alpha: Alpha = np.where(mask, np.uint8(255), np.uint8(0))
-    box = object_box(mask, RIM + 2)
+    box = object_box(mask, 2 * RIM)
     if box is not None:
-        alpha[box] = _soft(levels[box], cut, mask[box])
+        ramp = _ramp(signed[box], mask[box])
+        soft = _near(sure[box]) & (above == mask)[box] & (sure == mask)[box]
+        alpha[box] = np.where(soft, ramp, alpha[box])
     return alpha
 
 
-def _soft(levels: ProbabilityMap, cut: float, mask: Mask) -> Alpha:
+def _ramp(signed: ProbabilityMap, mask: Mask) -> Alpha:
+    """Alpha from the way to where members are sure, 0 at the cut and 1 there; steepened, and true to the mask."""
     from scipy import ndimage
 
-    above = levels >= np.float32(cut)
-    ways = np.where(above, max(1 - cut, 1e-6), cut).astype(np.float32)
-    signed = (levels - np.float32(cut)) / (ways * np.float32(SURE))
     # The steepest nearby: on the ridge of what is thin the slope itself is 0, and yet nothing there is too wide.
     slope = ndimage.maximum_filter(ndimage.gaussian_gradient_magnitude(signed, 1.0), 2 * RIM + 1)
-    signed /= np.clip(slope * RIM, 1e-6, 1)
-    ramp = np.rint(np.clip(127.5 + 127.5 * signed, 0, 255))
-    ramp = np.where(mask, np.maximum(ramp, 128), np.minimum(ramp, 127)).astype(np.uint8)
-    near = np.where(mask, ndimage.distance_transform_edt(mask), ndimage.distance_transform_edt(~mask)) <= RIM
-    hard: Alpha = np.where(mask, np.uint8(255), np.uint8(0))
-    alpha: Alpha = np.where(near & (above == mask), ramp, hard)
-    around = np.ones((3, 3), np.bool_)
-    parts, count = ndimage.label((alpha > 0) & (alpha < 255), around)
-    leads = np.zeros(count + 1, np.bool_)
-    leads[np.intersect1d(*(parts[ndimage.binary_dilation(alpha == end, around)] for end in (0, 255)))] = True
-    return np.where(leads[parts], alpha, hard)
+    ramp = np.rint(np.clip(127.5 + 127.5 * signed / np.clip(slope * RIM, 1e-6, 1), 0, 255))
+    alpha: Alpha = np.where(mask, np.maximum(ramp, 128), np.minimum(ramp, 127)).astype(np.uint8)
+    return alpha
+
+
+def _near(mask: Mask) -> Mask:
+    """Pixels of which one of the other kind lies at most ``RIM`` away."""
+    from scipy import ndimage
+
+    if mask.all() or not mask.any():
+        return np.zeros_like(mask)
+    near: Mask = np.where(mask, ndimage.distance_transform_edt(mask), ndimage.distance_transform_edt(~mask)) <= RIM
+    return near
+
+
+def _without_doubtful(mask: Mask, signed: ProbabilityMap) -> Mask:
+    """The mask without specks and holes of which no pixel is at least half sure; signed: 0 at the cut, 1 where sure."""
+    from scipy import ndimage
+
+    kept = mask.copy()
+    for region, neighbours in ((mask, np.ones((3, 3))), (~mask, None)):
+        parts, count = ndimage.label(region, neighbours)
+        surest = ndimage.maximum(np.abs(signed), parts, np.arange(count + 1))
+        kept ^= region & (surest < 0.5)[parts]
+    return kept
 
 
 def clean_colours(photo: Image, alpha: Alpha) -> Image:
@@ -107,8 +125,8 @@ def clean_colours(photo: Image, alpha: Alpha) -> Image:
 
     colours = np.zeros_like(photo)
     box = object_box(alpha > 0, _AROUND)
-    if box is None:
-        return colours
+    if box is None or alpha.size == 1:  # PyMatting cannot halve a photo of one pixel
+        return photo.copy() if alpha.all() else colours
     part, opacity = photo[box], alpha[box]
     with _ONE:
         found = estimate_foreground_ml(part / np.float32(255), opacity / np.float32(255))
