@@ -7,7 +7,7 @@ PLUGINS := $(sort $(dir $(wildcard plugins/*/pyproject.toml)))
 PLUGIN_FILES := $(wildcard plugins/*/*.py plugins/*/carvana_ens_*/*.py plugins/*/pyproject.toml)
 PYTHON_FILES := carvana_ens tests plugins
 
-.PHONY: install demo test lint types unit checked bench bench-scale bench-search bench-spaces bench-tune bench-gpu bench-training fix clean
+.PHONY: install demo test lint types unit checked bench bench-scale bench-search bench-spaces bench-tune bench-gpu bench-training stress fix clean
 
 install: $(INSTALLED)
 
@@ -41,6 +41,10 @@ unit: install
 checked: install
 	cache=$$(mktemp -d) && trap 'rm -rf "$$cache"' EXIT && \
 	NUMBA_BOUNDSCHECK=1 CARVANA_ENS_CACHE=$$cache $(BIN)/python -m pytest -q tests/core
+
+# The long form of the tests that damage and kill: hundreds of flipped bits, cut files and stops.
+stress: install
+	CARVANA_ENS_STRESS=1 $(BIN)/python -m pytest -q tests/store/test_repair.py
 
 bench: install
 	$(BIN)/carvana-ens bench

@@ -19,6 +19,8 @@ from carvana_ens.cli.common import (
 
 @click.command(short_help="Check every stored map.")
 @click.argument("members", nargs=-1)
+@click.option("--repair", is_flag=True, help="Mark damaged maps as missing: predict or import makes them again.")
+@click.option("--gc", is_flag=True, help="Remove what killed writers left behind.")
 @threads_option
 @worker_options
 @json_option
@@ -26,6 +28,8 @@ from carvana_ens.cli.common import (
 def command(
     ctx: click.Context,
     members: tuple[str, ...],
+    repair: bool,
+    gc: bool,
     threads: int | None,
     workers: int | None,
     scheduler: str | None,
@@ -34,14 +38,17 @@ def command(
 ) -> int:
     """Read every map of MEMBERS (default: all) and compare it with its checksum; exit code 1 if one is damaged.
 
+    A packed store of which maps are marked becomes a plain one.
+
     \b
     Example:
       carvana-ens verify
+      carvana-ens verify --repair --gc && carvana-ens predict
     """
     from carvana_ens.verbs.verify import verify
 
     chosen = chosen_workers(workers, scheduler, worker_limit)
-    results = verify(open_project(ctx), members, threads=threads, workers=chosen, track=track)
+    results = verify(open_project(ctx), members, threads=threads, workers=chosen, repair=repair, gc=gc, track=track)
     if as_json:
         show_json([dataclasses.asdict(result) for result in results])
     else:
@@ -49,4 +56,8 @@ def command(
             click.echo(f"{result.path}: {result.right} right, {result.missing} missing, {len(result.damage)} damaged")
             for line in result.damage:
                 click.echo(f"  {line}")
-    return 1 if any(result.damage for result in results) else 0
+            if result.repaired:
+                click.echo(f"  marked {result.repaired} as missing: predict (or import) makes them again")
+            if result.removed:
+                click.echo(f"  removed what stops had left: {result.removed} things, {result.freed / 1e6:.1f} MB")
+    return 1 if any(len(result.damage) > result.repaired for result in results) else 0

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -82,7 +85,7 @@ class StoreHand:
         """Writes the chunk of a map that was checked; gives the checksum for its done record.
 
         Raises:
-            StoreError: the writer that this works for is not at work any more.
+            StoreError: the writer that this works for is not at work any more, or the disk is full or read-only.
         """
         if self._token is not None and self._place.writer() != self._token:
             raise StoreError(
@@ -94,8 +97,25 @@ class StoreHand:
         if codes.shape != self._store.shape[1:]:
             padded = np.zeros(self._store.shape[1:], dtype=codes.dtype)
             padded[: codes.shape[0], : codes.shape[1]] = codes
-        self._prob[number] = padded
+        with writable(self._store.path, f"the map of {image_id}"):
+            self._prob[number] = padded
         return checksum(codes)
+
+
+@contextmanager
+def writable(path: str | Path, what: str) -> Iterator[None]:
+    """Says what could not be written, where, and that nothing finished is lost.
+
+    Raises:
+        StoreError: in place of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"{path}: {what} cannot be written: {error.strerror or error}; what is done is kept, and the same command "
+            f"goes on from there"
+        ) from error
 
 
 def array_of(group: zarr.Group, name: str) -> Any:

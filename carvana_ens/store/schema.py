@@ -2,7 +2,7 @@
 
 A store is one zarr v3 group::
 
-    zarr.json        attributes: {"carvana_ens": {schema, code, ids_sha256, provenance}}
+    zarr.json        attributes: {"carvana_ens": {schema, code, ids_sha256, provenance, sha256 of these}}
     prob             uint8 or uint16 (N, H, W), one image a chunk; codecs bytes, zstd, crc32c (others are read too)
     done             uint64 (N,): 0 = not there, else 2**32 | crc32 of the image's codes (row-major, true size)
     ids              string (N,)
@@ -20,9 +20,12 @@ from typing import Any, Literal
 import numpy as np
 
 from carvana_ens.errors import StoreError
+from carvana_ens.files import digest
 from carvana_ens.types import Json
 
-SCHEMA = 1
+SCHEMA = 2
+FIRST = 1
+"""The schema before, without a sha256 of the attributes: read, and continued, as it is."""
 DONE = np.uint64(1 << 32)
 """Bit of a done record that says the image is there; the low 32 bits are its checksum."""
 DONE_CHUNK = 1024
@@ -98,29 +101,31 @@ def ids_digest(ids: Sequence[str]) -> str:
 
 def attributes(ids: Sequence[str], dtype: DType, provenance: Provenance) -> dict[str, Json]:
     """The attributes of a store's group."""
-    return {
-        "carvana_ens": {
-            "schema": SCHEMA,
-            "code": {"full_scale": FULL_SCALE[dtype], "rule": "rint(full_scale * p) in float32, half to even"},
-            "ids_sha256": ids_digest(ids),
-            "provenance": provenance.to_json(),
-        }
+    ours = {
+        "schema": SCHEMA,
+        "code": {"full_scale": FULL_SCALE[dtype], "rule": "rint(full_scale * p) in float32, half to even"},
+        "ids_sha256": ids_digest(ids),
+        "provenance": provenance.to_json(),
     }
+    return {"carvana_ens": {**ours, "sha256": digest(ours)}}
 
 
 def check_attributes(place: str, found: Mapping[str, Any]) -> dict[str, Json]:
     """Our part of a group's attributes.
 
     Raises:
-        StoreError: there is none, or it has another schema.
+        StoreError: there is none, it has another schema, or it was changed.
     """
     ours = found.get("carvana_ens")
     if not isinstance(ours, dict) or "schema" not in ours:
         raise StoreError(f"{place} is a zarr group but no probability store: import its maps as a member first")
-    if ours["schema"] != SCHEMA:
-        raise StoreError(f"{place} has schema {ours['schema']!r}, this version reads {SCHEMA}: upgrade carvana-ens")
-    if not {"code", "ids_sha256", "provenance"} <= ours.keys():
-        raise StoreError(f"{place} lacks attributes of schema {SCHEMA}: predict or import it again")
+    schema = ours["schema"]
+    if schema not in (FIRST, SCHEMA):
+        raise StoreError(f"{place} has schema {schema!r}, this version reads {FIRST} and {SCHEMA}: upgrade carvana-ens")
+    if not {"code", "ids_sha256", "provenance", *(["sha256"] if schema == SCHEMA else [])} <= ours.keys():
+        raise StoreError(f"{place} lacks attributes of schema {schema}: predict or import it again")
+    if schema == SCHEMA and ours["sha256"] != digest({key: ours[key] for key in ours if key != "sha256"}):
+        raise StoreError(f"{place}: what zarr.json says of the maps was changed: predict or import it again")
     return ours
 
 

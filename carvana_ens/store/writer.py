@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +16,7 @@ import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 
 from carvana_ens.errors import StoreError
-from carvana_ens.store.hand import StoreHand, array_of
+from carvana_ens.store.hand import StoreHand, array_of, writable
 from carvana_ens.store.place import Place, place_of
 from carvana_ens.store.schema import DONE, DONE_CHUNK, DType, Provenance, attributes
 from carvana_ens.store.store import ProbabilityStore
@@ -120,15 +120,31 @@ class StoreWriter:
         """Records maps as done whose chunks were written for this writer: (id, checksum) as ``StoreHand`` gave it."""
         self._hands.submit(self._record, list(checksums)).result()
 
+    def forget(self, image_ids: Iterable[str]) -> None:
+        """Takes done records back: these maps are missing from then on.
+
+        Raises:
+            StoreError: an unknown id.
+        """
+        numbers = {}
+        for image_id in image_ids:
+            if image_id not in self._index:
+                raise StoreError(f"{self.path} has no image {image_id!r}")
+            numbers[self._index[image_id]] = np.uint64(0)
+        self._hands.submit(self._set, numbers).result()
+
     def _put(self, image_id: str, codes: Codes) -> None:
         self._record([(image_id, self._hand.put(image_id, codes))])
 
     def _record(self, checksums: Sequence[tuple[str, int]]) -> None:
-        numbers = {self._index[image_id]: checksum for image_id, checksum in checksums}
-        with self._writing:
-            for number, checksum in numbers.items():
-                self._records[number] = DONE | np.uint64(checksum)
-            for first in sorted({number // DONE_CHUNK * DONE_CHUNK for number in numbers}):
+        self._set({self._index[image_id]: DONE | np.uint64(checksum) for image_id, checksum in checksums})
+
+    def _set(self, records: Mapping[int, np.uint64]) -> None:
+        """Writes done records by number of the image."""
+        with self._writing, writable(self.path, "done records"):
+            for number, record in records.items():
+                self._records[number] = record
+            for first in sorted({number // DONE_CHUNK * DONE_CHUNK for number in records}):
                 last = min(first + DONE_CHUNK, len(self._ids))
                 self._done[first:last] = self._records[first:last]
 

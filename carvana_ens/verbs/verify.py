@@ -1,11 +1,11 @@
-"""verify: every map of every store against its checksum."""
+"""verify: every map of every store against its checksum; damaged ones marked, and what stops left behind removed."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -15,7 +15,9 @@ from carvana_ens.engine.cluster import Cluster, Workers, connected
 from carvana_ens.engine.tasks import ordered
 from carvana_ens.engine.worker import alive, kept, threads_here
 from carvana_ens.errors import StoreError, UsageError
+from carvana_ens.model import MemberConfig
 from carvana_ens.project import Project
+from carvana_ens.store.repair import begun_stores, forget_maps, remove_leftovers
 from carvana_ens.store.store import ProbabilityStore, open_store
 from carvana_ens.types import Track, untracked
 from carvana_ens.verbs.versions import installed
@@ -26,12 +28,18 @@ _TASK = 256
 
 @dataclass(frozen=True)
 class Verified:
-    """One store: maps read and found right, ids without a map, and what is wrong (one line each)."""
+    """One store: maps read and found right, ids without a map, and what is wrong (one line each).
+
+    repaired: damaged maps that were marked as missing. removed, freed: things that stops had left, and their bytes.
+    """
 
     path: str
     right: int
     missing: int
     damage: list[str]
+    repaired: int = 0
+    removed: int = 0
+    freed: int = 0
 
 
 def verify(
@@ -39,14 +47,19 @@ def verify(
     members: Sequence[str] = (),
     threads: int | None = None,
     workers: Workers | None = None,
+    repair: bool = False,
+    gc: bool = False,
     track: Track = untracked,
 ) -> list[Verified]:
     """Reads every chunk of the named members' stores (default: all), and compares it with its done record.
 
-    workers: other processes that read in place of this one; they have threads of their own.
+    repair: mark damaged maps as missing, so that predict or import makes them again. gc: remove what killed writers
+    left in stores and beside them; of a store that somebody writes nothing is removed. workers: other processes that
+    read in place of this one; they have threads of their own.
 
     Raises:
         UsageError: unknown member, or there are no stores.
+        StoreError: a damaged store is being written by another process.
         CarvanaEnsError: no workers, or the scheduler was lost.
     """
     if workers is not None and threads is not None:
@@ -64,11 +77,31 @@ def verify(
                 missing = store.missing()
                 there = sorted(set(store.ids) - set(missing), key=store.index.__getitem__)
                 found = _found(store, there, threads, cluster)
-                damage = [line for line in track(found, len(there), f"{config.name} {path.stem}") if line is not None]
-                results.append(Verified(str(path), len(there) - len(damage), len(missing), damage))
+                tracked = track(found, len(there), f"{config.name} {path.stem}")
+                damage = {i: line for i, line in zip(there, tracked, strict=True) if line is not None}
+                done = Verified(str(path), len(there) - len(damage), len(missing), list(damage.values()))
+                if repair and damage:
+                    forget_maps(path, damage)
+                    done = replace(done, repaired=len(damage))
+                results.append(done)
+    if gc:
+        results = _cleaned(project, configs, results)
     if not results:
         raise UsageError("there are no stores to verify: run predict or import first")
     return results
+
+
+def _cleaned(project: Project, configs: Sequence[MemberConfig], results: Sequence[Verified]) -> list[Verified]:
+    """Also stores of which nothing is there but what a stop left."""
+    found = {result.path: result for result in results}
+    for config in configs:
+        for path in begun_stores(project.root / "stores" / config.name):
+            found.setdefault(str(path), Verified(str(path), 0, 0, []))
+    cleaned = []
+    for result in found.values():
+        removed, freed = remove_leftovers(Path(result.path))
+        cleaned.append(replace(result, removed=removed, freed=freed))
+    return cleaned
 
 
 @dataclass(frozen=True)

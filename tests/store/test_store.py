@@ -189,6 +189,22 @@ def _edit(path: Path, change) -> None:
     path.write_text(json.dumps(document))
 
 
+def of_the_first_schema(document):
+    """Turns a store's attributes into those that were written before they had a checksum."""
+    ours = document["attributes"]["carvana_ens"]
+    ours["schema"] = 1
+    ours.pop("sha256")
+    return ours
+
+
+def test_a_store_of_the_first_schema_is_read_and_continued(stored, provenance, codes):
+    _edit(stored / "zarr.json", of_the_first_schema)
+    store = open_store(stored)
+    assert all(np.array_equal(store.read(i), values) for i, values in codes.items())
+    with StoreWriter(stored, store.ids, store.sizes, provenance) as writer:
+        assert writer.missing() == []
+
+
 @pytest.mark.parametrize(
     ("file", "change", "match"),
     [
@@ -197,8 +213,11 @@ def _edit(path: Path, change) -> None:
         ("prob/zarr.json", lambda d: d.update(data_type="float32", fill_value=0.0), "expected uint8 or uint16"),
         ("done/zarr.json", lambda d: d.update(shape=[5]), "done"),
         ("zarr.json", lambda d: d["attributes"]["carvana_ens"].update(schema=9), "schema 9"),
-        ("zarr.json", lambda d: d["attributes"]["carvana_ens"].update(ids_sha256="0"), "ids do not match"),
-        ("zarr.json", lambda d: d["attributes"]["carvana_ens"]["provenance"].pop("seen"), "provenance"),
+        ("zarr.json", lambda d: d["attributes"]["carvana_ens"].update(ids_sha256="0"), "was changed"),
+        ("zarr.json", lambda d: d["attributes"]["carvana_ens"]["provenance"].update(split="oof"), "was changed"),
+        ("zarr.json", lambda d: d["attributes"]["carvana_ens"].pop("sha256"), "lacks attributes of schema 2"),
+        ("zarr.json", lambda d: of_the_first_schema(d).update(ids_sha256="0"), "ids do not match"),
+        ("zarr.json", lambda d: of_the_first_schema(d)["provenance"].pop("seen"), "provenance"),
     ],
 )
 def test_hostile_or_foreign_metadata_is_refused_in_one_line(stored, file, change, match):

@@ -130,7 +130,7 @@ def edit(path, change):
 
 
 def test_a_store_of_another_schema_is_refused(pair):
-    edit(pair.store("one", "test") / "zarr.json", lambda d: d["attributes"]["carvana_ens"].update(schema=2))
+    edit(pair.store("one", "test") / "zarr.json", lambda d: d["attributes"]["carvana_ens"].update(schema=9))
     told = pair.do("blend", "-o", pair.root / "x.csv").error
     assert str(pair.store("one", "test")) in told
     assert "schema 2" in told
@@ -156,3 +156,25 @@ def test_stores_of_other_images_are_refused(world, oracle):
     assert "5x8" in told
     assert "image a" in told
     world.did("blend", "--weights", "two=1", "-o", world.root / "x.csv")
+
+
+def test_damaged_maps_are_marked_and_made_again(project):
+    for name in ("one", "two"):
+        project.did("add-model", "bright-cut", "--name", name)
+    project.did("predict")
+    first = project.did("blend", "-o", project.root / "a.csv") and (project.root / "a.csv").read_bytes()
+    project.did("pack", "two")
+    for path in (chunk(project, "one", "test", 2), next((project.store("two", "oof") / "prob").glob("c.*"))):
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 4
+        path.write_bytes(content)
+    (project.store("one", "oof") / "prob" / "c" / "0.77.partial").write_bytes(b"12")
+    done = project.did("verify", "--repair", "--gc")
+    assert "marked 1 as missing: predict (or import) makes them again" in done.out
+    assert "removed what stops had left: 1 things" in done.out
+    told = project.did("verify").out
+    assert f"{project.store('one', 'test')}: 5 right, 1 missing, 0 damaged" in told
+    project.did("predict")
+    assert project.did("verify").out.count("0 missing, 0 damaged") == 4
+    project.did("blend", "-o", project.root / "b.csv")
+    assert (project.root / "b.csv").read_bytes() == first
