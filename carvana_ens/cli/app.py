@@ -32,6 +32,7 @@ COMMANDS = {
     "run": "run",
     "status": "status",
     "verify": "verify",
+    "doctor": "doctor",
     "sample-data": "sample_data",
     "demo": "demo",
     "bench": "bench",
