@@ -30,10 +30,10 @@ _IMAGE_WIDTH, _IMAGE_LENGTH = 256, 257  # TIFF tags
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[PIL.Image.Image]:
+def opened(path: Path, *, deep: bool = False) -> Iterator[PIL.Image.Image]:
     """A picture with its header read and checked; errors of decoding it inside the block name the path.
 
-    Safe in threads: no warning filter and no setting of Pillow is touched.
+    Safe in threads: no warning filter and no setting of Pillow is touched. deep: more than 8 bits a channel are fine.
 
     Raises:
         DataError: no picture file, a damaged or truncated one, more than one frame, more than 8 bits a channel, or
@@ -46,7 +46,7 @@ def opened(path: Path) -> Iterator[PIL.Image.Image]:
         )
     try:
         with PIL.Image.open(path, formats=_FORMATS) as picture:
-            _check_header(picture, path)
+            _check_header(picture, path, deep)
             yield picture
     except (DataError, MemoryError):
         raise
@@ -120,7 +120,7 @@ def list_pictures(folder: Path, what: str, suffix: str = "") -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def _check_header(picture: PIL.Image.Image, path: Path) -> None:
+def _check_header(picture: PIL.Image.Image, path: Path, deep: bool) -> None:
     width, height = picture.size
     # Pillow warns above this limit and refuses above its double; here the limit is the limit. None: the caller's wish.
     limit = PIL.Image.MAX_IMAGE_PIXELS
@@ -129,7 +129,10 @@ def _check_header(picture: PIL.Image.Image, path: Path) -> None:
     frames = getattr(picture, "n_frames", 1)
     if frames != 1:
         raise DataError(f"{path} has {frames} frames: save the one that is meant as a picture of its own")
-    if picture.mode.startswith(("I", "F")) or any(_DEEP.search(raw) for raw in _raw_modes(picture)):
+    found = {match[1] for match in map(_DEEP.search, _raw_modes(picture)) if match}
+    # 12 bits come as they are, without a scale that 16 bits have
+    fine = deep and picture.mode.startswith(("I", "F")) and "12" not in found
+    if not fine and (picture.mode.startswith(("I", "F")) or found):
         raise DataError(
             f"{path} has more than 8 bits a channel (mode {picture.mode}): rescale it to 8 bits first, for example "
             f"with skimage.exposure.rescale_intensity, so that it is you who decides how"

@@ -35,13 +35,17 @@ _QUOTED_ROW = re.compile(f"{_FIELD},{_FIELD}")
 class RLETable:
     """The masks of an RLE table by image id; decoded when read."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, dialect: str = "carvana") -> None:
         """Reads the whole table; the encodings stay in memory as they are.
 
         Raises:
+            UsageError: an unknown dialect; see ``core.rle_dialects``.
             DataError: see :func:`read_rle_csv`.
         """
+        from carvana_ens.core.rle_dialects import find_dialect  # numba
+
         self.path = path
+        self._decode = find_dialect(dialect).decode
         self._rows = dict(sorted(read_rle_csv(path).items()))
 
     @property
@@ -67,12 +71,10 @@ class RLETable:
             DataError: no such image.
             RLEError: an encoding that breaks the rules or does not fit into the photo.
         """
-        from carvana_ens.core.rle import rle_decode  # numba
-
         if image_id not in self._rows:
             raise unknown_id(image_id, str(self.path), self._rows)
         try:
-            return rle_decode(self._rows[image_id], size)
+            return self._decode(self._rows[image_id], size)
         except RLEError as error:
             raise RLEError(f"the mask of image {image_id!r} in {self.path}, for a photo of {size}: {error}") from error
 

@@ -1,20 +1,25 @@
-"""import: makes a member of a folder of 8-bit PNG probability maps that were made elsewhere."""
+"""import: makes a member of probability maps that were made elsewhere."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from carvana_ens.data.images import ImageFolder, image_size
-from carvana_ens.data.maps import MapFolder
+import numpy as np
+
+from carvana_ens.data.images import ImageFolder
+from carvana_ens.data.map_source import Kind, MapSource, Values, kind_of
 from carvana_ens.engine import ordered_map
-from carvana_ens.errors import DataError, UsageError
+from carvana_ens.errors import DataError, StoreError, UsageError
 from carvana_ens.model import MemberConfig
 from carvana_ens.project import IMPORTED, Project, add_member
+from carvana_ens.store.hand import quantise
 from carvana_ens.store.remove import remove_store
-from carvana_ens.store.schema import Provenance
+from carvana_ens.store.schema import DType, Provenance
 from carvana_ens.store.writer import StoreWriter
-from carvana_ens.types import Say, Size, Track, unsaid, untracked
+from carvana_ens.types import Codes, Say, Size, Track, unsaid, untracked
+from carvana_ens.verbs.map_sources import MapOptions, open_maps
 from carvana_ens.verbs.workspace import Workspace
 
 
@@ -35,21 +40,32 @@ def import_maps(
     source: Path,
     *,
     split: str,
+    options: MapOptions | None = None,
+    dtype: DType | None = None,
+    size: Size | None = None,
     out_of_fold: bool = False,
     fresh: bool = False,
     threads: int = 1,
     say: Say = unsaid,
     track: Track = untracked,
 ) -> Imported:
-    """Copies the maps of ``source`` (PNG, 8 bit, one channel; code = rint(255 p), file stem = image id) into a store.
+    """Copies the maps of ``source`` into a store; see ``map_sources.FORMATS`` for what they may be.
+
+    Codes (uint8 with 255, uint16 with 65535 for certainly the object) are kept as they are. Probabilities, which must
+    lie in [0, 1], become rint(S p) in float32, half to even, and votes 0 and S.
 
     Where the project knows the photos of the split, there must be one map a photo, of the photo's size; otherwise
     the maps say which images there are. out_of_fold: the user's word that each map was made by a model that had not
     seen its image's group; without it ``tune`` refuses the maps. A stopped import goes on where it was.
 
+    options: how to read the maps. dtype: of the store, where the maps are no codes; None: uint8. size: of every image
+    of a submission, where the photos are not known.
+
     Raises:
-        UsageError: the name belongs to a member that is not imported, or the split is unknown.
-        DataError: maps without photo, photos without map, a size or file that does not fit.
+        UsageError: the name belongs to a member that is not imported, the split is unknown, or an option that cannot be
+            meant.
+        DataError: maps without photo, photos without map, a size, value or file that does not fit.
+        StoreError: a zarr that cannot be read, or what is in the store is of other maps.
     """
     if split not in ("oof", "test"):
         raise UsageError(f"split {split!r} is unknown to import: use oof or test")
@@ -57,10 +73,13 @@ def import_maps(
         raise UsageError("--out-of-fold says something of --split oof only: leave it out")
     if name in project.members and project.members[name].model != IMPORTED:
         raise UsageError(f"member {name!r} has a model of its own: import under another name")
-    maps = MapFolder(source)
+    options = options or MapOptions()
+    maps = open_maps(source, options)
     workspace = Workspace(project, say, track)
     photos = _photos(workspace, split)
-    sizes = _sizes(maps, photos, source)
+    sizes = _sizes(maps, photos, size, source)
+    kind = maps.kind
+    chosen = _dtype(kind, dtype, source)
     if name not in project.members:
         # refuses a bad name before anything is written
         project = add_member(project, MemberConfig(name=name, model=IMPORTED))
@@ -68,17 +87,56 @@ def import_maps(
     if fresh:
         remove_store(path)
     provenance = Provenance(
-        member={"name": name, "imported": True},
+        member={"name": name, "imported": True, **options.said()},
         split=split,
         seen="declared out-of-fold" if out_of_fold else "unknown",
         source=str(source.absolute()),
     )
-    with StoreWriter(path, maps.ids, sizes, provenance) as writer:
+
+    with StoreWriter(path, maps.ids, [sizes[image_id] for image_id in maps.ids], provenance, chosen) as writer:
         missing = writer.missing()
-        read = ordered_map(lambda image_id: (image_id, maps.read(image_id)), missing, threads)
-        for image_id, codes in track(read, len(missing), f"{name} {split}"):
-            writer.write_codes(image_id, codes)
+
+        def one(map_of: tuple[str, Callable[[], Values]]) -> None:
+            """Reads and writes one map: both on the threads, so that a slow disk keeps none of them waiting."""
+            image_id, read = map_of
+            values = read()
+            _check_size(image_id, Size(*values.shape), sizes[image_id], source, what="expected")
+            writer.write_codes(image_id, _codes(values, kind, chosen, f"the map of {image_id} in {source}"))
+
+        done = ordered_map(one, maps.each({image_id: sizes[image_id] for image_id in missing}), threads)
+        for _ in track(done, len(missing), f"{name} {split}"):
+            pass
     return Imported(name, split, path, len(maps.ids), len(missing))
+
+
+def _dtype(kind: Kind, asked: DType | None, source: Path) -> DType:
+    """The dtype of the store."""
+    if kind in ("uint8", "uint16"):
+        if asked not in (None, kind):
+            raise UsageError(f"the maps of {source} are {kind} codes, which are kept as they are: leave out --dtype")
+        return kind
+    return asked or "uint8"
+
+
+def _codes(values: Values, kind: Kind, dtype: DType, where: str) -> Codes:
+    """The codes of a map."""
+    found = kind_of(values.dtype, where)
+    if found != kind:
+        raise DataError(f"{where} holds {found} values, but the first map {kind}: save all of them alike")
+    if kind == "bool":
+        return quantise(values.astype(np.float32), dtype)
+    if kind != "float":
+        return values
+    # of the values as they came: float32 could move 1 + 1e-9 into the range
+    low, high = values.min(), values.max()
+    if not (low >= 0 and high <= 1):
+        raise DataError(
+            f"{where} has values from {low} to {high}, probabilities lie in [0, 1]: are they logits, or is one missing?"
+        )
+    try:
+        return quantise(values.astype(np.float32), dtype)
+    except StoreError as error:
+        raise DataError(f"{where}: {error}") from error
 
 
 def _photos(workspace: Workspace, split: str) -> ImageFolder | None:
@@ -88,20 +146,40 @@ def _photos(workspace: Workspace, split: str) -> ImageFolder | None:
     return workspace.test if data.test is not None else None
 
 
-def _sizes(maps: MapFolder, photos: ImageFolder | None, source: Path) -> list[Size]:
-    if photos is None:
-        return [image_size(maps.path(image_id)) for image_id in maps.ids]
-    for ids, others, what in (
-        (photos.ids, maps.ids, "has no map of"),
-        (maps.ids, photos.ids, "has a map, but no photo, of"),
-    ):
-        lost = sorted(set(ids) - set(others))
-        if lost:
-            raise DataError(f"{source} {what} {', '.join(lost[:3])} ({len(lost)} in all, photos in {photos.folder})")
-    sizes = []
+def _sizes(maps: MapSource, photos: ImageFolder | None, size: Size | None, source: Path) -> dict[str, Size]:
+    """The size of each map, checked against its photo."""
+    sizes: dict[str, Size] = {}
+    if photos is not None:
+        if size is not None:
+            raise UsageError("--size is for maps of which the photos are not known: leave it out")
+        for ids, others, what in (
+            (photos.ids, maps.ids, "has no map of"),
+            (maps.ids, photos.ids, "has a map, but no photo, of"),
+        ):
+            lost = sorted(set(ids) - set(others))
+            if lost:
+                raise DataError(
+                    f"{source} {what} {', '.join(lost[:3])} ({len(lost)} in all, photos in {photos.folder})"
+                )
     for image_id in maps.ids:
-        size, photo = image_size(maps.path(image_id)), photos.size(image_id)
-        if size != photo:
-            raise DataError(f"the map of {image_id} in {source} is {size}, its photo is {photo}: resize the map first")
-        sizes.append(size)
+        own = maps.size(image_id)
+        if photos is not None:
+            sizes[image_id] = photos.size(image_id)
+            if own is not None:
+                _check_size(image_id, own, sizes[image_id], source, what="its photo is")
+        elif own is not None and size is not None:
+            raise UsageError(f"the maps of {source} say how large they are: leave out --size")
+        elif own is None and size is None:
+            raise UsageError(f"{source} does not say how large the images are: give --size HxW")
+        else:
+            sizes[image_id] = own or size or Size(0, 0)
+        if 0 in sizes[image_id]:
+            raise DataError(f"the map of {image_id} in {source} is {sizes[image_id]}: it has no pixel")
+    if not sizes:
+        raise DataError(f"{source} holds no map")
     return sizes
+
+
+def _check_size(image_id: str, size: Size, wanted: Size, source: Path, *, what: str) -> None:
+    if size != wanted:
+        raise DataError(f"the map of {image_id} in {source} is {size}, {what} {wanted}: resize the map first")
