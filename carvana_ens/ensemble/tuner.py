@@ -265,14 +265,12 @@ class _Tuner:
         honest = nested(searched.search(), searched.score, self._groups, self._folds, self._maps.track)
         return _Candidate(searched, honest)
 
-    def _surely(self, name: str, ours: Honest, theirs: Honest) -> bool:
-        """Whether ours scores surely more; remembers what was found."""
+    def _surely(self, name: str, ours: Honest, theirs: Honest, *, wanted: bool = False) -> bool:
+        """Whether ours scores surely more, or is wanted whatever it scores; remembers what was found."""
         gain = honest_gain(ours, theirs, self._groups, seed=self._asked.seed)
         reason = None
-        if gain.low is None:
-            reason = gain.reason
-        elif gain.low <= 0:
-            reason = "its interval does not lie above 0"
+        if not wanted and not (gain.low is not None and gain.low > 0):
+            reason = gain.reason or "its interval does not lie above 0"
         self._tried.append(Tried(name, gain, reason))
         return reason is None
 
@@ -293,7 +291,7 @@ class _Tuner:
         for fold, choice in honest.choices.items():
             by_image |= scores(choice, self._held_out(fold))
         expected = replace(honest, tuned_by_image=scores(honest.choice, list(honest.by_image)), by_image=by_image)
-        if self._surely("cut by expected Dice", expected, honest) or asked.cut == "expected-dice":
+        if self._surely("cut by expected Dice", expected, honest, wanted=asked.cut == "expected-dice"):
             return "expected-dice", expected
         return "threshold", honest
 
