@@ -12,6 +12,8 @@ from carvana_ens import __version__
 COMMANDS = {
     "init": "init",
     "models": "models",
+    "install": "install",
+    "uninstall": "uninstall",
     "new-plugin": "new_plugin",
     "check-plugin": "check_plugin",
     "add-model": "add_model",
