@@ -38,7 +38,7 @@ CHUNK = 64
 SHEET = 48
 """Cutouts on a sheet, at most."""
 HOPELESS = 8
-"""Photos that may fail before the first map: then a member is at fault, not the photos."""
+"""Photos (or groups) that may fail to be predicted before the first cutout: then a member is at fault."""
 _HANDS = 2
 """Photos that are cut out at the same time: each takes some 70 bytes a pixel meanwhile."""
 _SPLIT = "cutout"
@@ -246,7 +246,7 @@ class _Batch:
 
     def cut_out(self, todo: Sequence[str]) -> None:
         """Cuts out these photos."""
-        self._todo = frozenset(todo)
+        self._todo, self._hopeless = frozenset(todo), 0
         chunk: list[list[str]] = []
         for unit in self._units(todo):
             chunk.append(unit)
@@ -297,21 +297,21 @@ class _Batch:
                 return
             for image_id in ids:
                 self._fail(image_id, error)
-            if len(self.failed) >= HOPELESS and not self.written:
+            self._hopeless += 1
+            if self._hopeless >= HOPELESS and not self.written:
                 raise
-            return
-        finally:
-            for name in ("photos", "stores"):
-                shutil.rmtree(self.project.folder / name, ignore_errors=True)
 
     def _predict(self, ids: Sequence[str]) -> None:
-        folder = self.project.folder / "photos"
+        asked, folder = self.asked, self.project.folder / "photos"
         folder.mkdir()
-        for image_id in ids:
-            _link(self.photos[image_id], folder)
-        asked = self.asked
-        predict(self.project, asked.members, split=_SPLIT, images=folder, device=asked.device, track=self.track)
-        self._finish([image_id for image_id in ids if image_id in self._todo])
+        try:
+            for image_id in ids:
+                _link(self.photos[image_id], folder)
+            predict(self.project, asked.members, split=_SPLIT, images=folder, device=asked.device, track=self.track)
+            self._finish([image_id for image_id in ids if image_id in self._todo])
+        finally:
+            for part in ("photos", "stores"):
+                shutil.rmtree(self.project.folder / part, ignore_errors=True)
 
     def _finish(self, ids: Sequence[str]) -> None:
         asked = self.asked
