@@ -11,7 +11,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,6 +36,9 @@ class Place(Protocol):
 
     def create(self, fill: Callable[[Any], None]) -> None:
         """Makes the store by ``fill``, so that a stop leaves a whole one or none that can be opened."""
+
+    def free(self) -> int | None:
+        """Bytes that can still be written there; None where nobody knows."""
 
     def lock(self, token: str = "") -> Any:
         """A context manager that keeps other writers out; while it is held, ``writer`` gives its token."""
@@ -102,6 +105,11 @@ class Folder:
             raise StoreError(f"{self} cannot be made: {error.strerror or error}") from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+    def free(self) -> int | None:
+        with suppress(OSError):
+            return shutil.disk_usage(self._path).free
+        return None
 
     def lock(self, token: str = "") -> Any:
         return WriterLock(self._path, token)
@@ -179,6 +187,9 @@ class Bucket:
             raise StoreError(f"{self} cannot be made: {first_line(error)}") from error
 
     @contextmanager
+    def free(self) -> int | None:
+        return None
+
     def lock(self, token: str = "") -> Iterator[None]:
         """An object beside the store, made only where there is none; a killed writer leaves it behind."""
         import obstore

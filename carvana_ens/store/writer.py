@@ -24,6 +24,10 @@ from carvana_ens.types import Codes, ProbabilityMap, Size
 
 UNFINISHED = "carvana_ens_unfinished"
 """Attribute of a group that is still being made."""
+LEAST = 0.005
+"""Of the size of a map's codes: what networks' maps take at least when they are compressed."""
+SAMPLE = 16
+"""Maps whose size says how large the others will be."""
 HANDS = 2
 """Threads that a writer compresses and writes with."""
 
@@ -93,6 +97,26 @@ class StoreWriter:
         self._done: Any = array_of(group, "done")
         self._records = store.records.copy()
         self._index = store.index
+        self._require_space(store)
+
+    def _require_space(self, store: ProbabilityStore) -> None:
+        """Refuses work that cannot end: less room than the maps to come take, judged by those that are there.
+
+        Raises:
+            StoreError: says how much is needed.
+        """
+        missing, free = len(self.missing()), self._place.free()
+        if free is None or not missing:
+            return
+        done = np.flatnonzero(self._records)[:: max(1, (len(self._ids) - missing) // SAMPLE)][:SAMPLE]
+        sizes = [len(self._place.get(f"prob/c/{number}/0/0") or b"") for number in done]
+        raw = int(np.prod(store.shape[1:])) * np.dtype(self._dtype).itemsize
+        needed = int(missing * (np.mean(sizes) if sizes else LEAST * raw))
+        if free < needed:
+            raise StoreError(
+                f"{self.path} needs {needed / 1e6:,.1f} MB more at least, for {missing} maps, and {free / 1e6:,.1f} MB "
+                f"are free: make room, or move the project"
+            )
 
     def missing(self) -> list[str]:
         """Ids that have no map yet, in order."""

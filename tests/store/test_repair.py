@@ -163,6 +163,21 @@ def test_flipped_bits_and_cut_files_are_found_or_change_nothing(stored, codes, p
     assert not any(open_store(stored).damage(i) for i in codes)
 
 
+def test_work_that_cannot_fit_is_refused_before_it_begins(small_disk, provenance):
+    path, size = small_disk / "a.zarr", Size(1000, 1000)
+    with pytest.raises(StoreError, match=r"needs 2\.5 MB more at least, for 500 maps, and 2\.\d MB are free"):
+        StoreWriter(path, [f"{n}_1" for n in range(500)], [size] * 500, provenance).__enter__()
+    shutil.rmtree(path)
+    rng = np.random.default_rng(0)
+    ids = [f"{n}_1" for n in range(20)]
+    with StoreWriter(path, ids, [Size(300, 400)] * 20, provenance) as writer:
+        for image_id in ids[:4]:
+            writer.write_codes(image_id, rng.integers(0, 256, (300, 400)).astype(np.uint8))
+    with pytest.raises(StoreError, match=r"needs 1\.9 MB more at least, for 16 maps"):
+        continued(path).__enter__()
+    assert open_store(path).missing() == ids[4:]
+
+
 SCRIPT = """
 import sys
 import numpy as np
