@@ -10,6 +10,7 @@ from carvana_ens.cli.common import (
     FILE,
     FOLDER,
     chosen_workers,
+    dialect_option,
     json_option,
     open_project,
     say,
@@ -35,6 +36,8 @@ from carvana_ens.cli.common import (
 @click.option("-o", "--output", type=FILE, help="Submission to write: .csv or .csv.gz.")
 @click.option("--masks", type=FOLDER, help="Also write each mask to this folder, as <id>.png.")
 @click.option("--sample-submission", type=FILE, help="Refuse if the images are not exactly those of this file.")
+@dialect_option
+@click.option("--check", is_flag=True, help="Decode every row of the file again and compare it with its mask.")
 @threads_option
 @worker_options
 @json_option
@@ -48,6 +51,8 @@ def command(
     output: Path | None,
     masks: Path | None,
     sample_submission: Path | None,
+    dialect: str,
+    check: bool,
     threads: int | None,
     workers: int | None,
     scheduler: str | None,
@@ -75,6 +80,8 @@ def command(
         postprocess=postprocess,
         masks=masks,
         sample_submission=sample_submission,
+        dialect=dialect,
+        check=check,
         threads=threads,
         workers=chosen_workers(workers, scheduler, worker_limit),
         say=say,
@@ -88,6 +95,7 @@ def command(
                 "weights": done.weights,
                 "threshold": done.threshold,
                 "postprocess": done.postprocess,
+                "checked": done.checked,
             }
         )
         return
@@ -95,3 +103,5 @@ def command(
     where = " and ".join(str(path) for path in (output, masks) if path is not None)
     steps = f", then {done.postprocess}" if done.postprocess else ""
     click.echo(f"wrote {where}: {done.images} images, weights {used}, threshold {done.threshold}{steps}")
+    if done.checked:
+        click.echo(f"decoded again: {done.checked} of {done.checked} rows are their masks, pixel by pixel")

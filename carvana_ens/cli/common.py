@@ -84,6 +84,13 @@ fold_rule_option = click.option(
 by_view_option = click.option(
     "--by-view", metavar="VIEW", help="Mask area of this view decides, such as 05.  [default: all views]"
 )
+dialect_option = click.option(
+    "--dialect",
+    type=click.Choice(["carvana", "column-major", "relative", "coco-uncompressed", "coco-compressed"]),
+    default="carvana",
+    show_default=True,
+    help="Of the submission's run lengths.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 fresh_help = "Make anew what is there already."
 

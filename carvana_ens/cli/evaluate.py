@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from carvana_ens.cli.common import ANY_PATH, FILE, FOLDER, SIZE, json_option, open_project, say, show_json, table, track
+from carvana_ens.cli.common import (
+    ANY_PATH,
+    FILE,
+    FOLDER,
+    SIZE,
+    dialect_option,
+    json_option,
+    open_project,
+    say,
+    show_json,
+    table,
+    track,
+)
 from carvana_ens.errors import ProjectError
 
 if TYPE_CHECKING:
@@ -24,6 +36,7 @@ if TYPE_CHECKING:
 @click.option("--size", type=SIZE, metavar="HxW", help="Size of all images, in place of --images.")
 @click.option("--group", help="Regex with one capture group on the id, for the means by group.")
 @click.option("--partial", is_flag=True, help="Score the images that both have, instead of refusing others.")
+@dialect_option
 @json_option
 @click.pass_context
 def command(
@@ -35,6 +48,7 @@ def command(
     size: Size | None,
     group: str | None,
     partial: bool,
+    dialect: str,
     as_json: bool,
 ) -> None:
     """Score a SUBMISSION (.csv, .csv.gz), also one that was not made here, against masks.
@@ -54,7 +68,7 @@ def command(
             project = open_project(ctx)
         except ProjectError as error:
             raise click.UsageError(f"name the truth with --masks, or evaluate in a project: {error}", ctx) from None
-        found = evaluate_here(project, submission, partial=partial, say=say, track=track)
+        found = evaluate_here(project, submission, partial=partial, dialect=dialect, say=say, track=track)
     else:
         found = evaluate(
             submission,
@@ -64,6 +78,7 @@ def command(
             size=size,
             group=group,
             partial=partial,
+            dialect=dialect,
             track=track,
         )
     if as_json:

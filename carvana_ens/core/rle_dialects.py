@@ -36,7 +36,7 @@ _LONGEST = 17
 
 @dataclass(frozen=True)
 class Dialect:
-    """encode: the text of a bool (H, W) mask. decode: the mask of a text, strictly.
+    """encode: the text of a bool (H, W) mask. decode: the mask of a text, strictly. characters: that a text may hold.
 
     encode raises UsageError for what is no mask; decode raises RLEError for a text that breaks the rules, and
     UsageError for a size that is none.
@@ -45,6 +45,7 @@ class Dialect:
     name: str
     encode: Callable[[Mask], str]
     decode: Callable[[str, Size], Mask]
+    characters: bytes = b"0123456789 "
 
 
 def find_dialect(name: str) -> Dialect:
@@ -141,9 +142,9 @@ DIALECTS: Mapping[str, Dialect] = {
     for dialect in (
         Dialect(CARVANA, rle_encode, rle_decode),
         Dialect("column-major", _columns_encode, _columns_decode),
-        Dialect("relative", _relative_encode, _relative_decode),
+        Dialect("relative", _relative_encode, _relative_decode, b"0123456789 -"),
         Dialect("coco-uncompressed", _counts_encode, _counts_decode),
-        Dialect("coco-compressed", _compressed_encode, _compressed_decode),
+        Dialect("coco-compressed", _compressed_encode, _compressed_decode, bytes(range(48, 112))),
     )
 }
 """All dialects by name."""

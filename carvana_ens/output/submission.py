@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from isal import isal_zlib
 
-from carvana_ens.core.rle import rle_decode
+from carvana_ens.core.rle_dialects import CARVANA, Dialect, find_dialect
 from carvana_ens.data.ids import check_id
 from carvana_ens.data.rle_csv import read_rle_csv, rle_rows
 from carvana_ens.errors import DataError, RLEError, UsageError
@@ -29,24 +29,25 @@ SUFFIXES = (".csv", ".csv.gz")
 _COMPRESSION_LEVEL = 2
 """Of ISA-L's 0 to 3: as fast as the lower ones on run-length text; 20 times zlib's level 6 for 3 % more bytes."""
 
-_RLE_BYTES = b"0123456789 "
 _GZIP = 16 + isal_zlib.MAX_WBITS
 
 
-def write_submission(path: Path, rows: Iterable[tuple[str, bytes]]) -> int:
+def write_submission(path: Path, rows: Iterable[tuple[str, bytes]], dialect: str = CARVANA) -> int:
     """Writes a submission and returns the number of its rows.
 
     Args:
         path: ``.csv``, or ``.csv.gz`` for one gzip stream. A stop, or an error in ``rows``, leaves the old file.
         rows: image id and RLE as ASCII (``b"1 3 10 5"``, empty for an empty mask), in the order of the file. The
             name of a row is ``<id>.jpg``.
+        dialect: that the RLEs are of; see ``core.rle_dialects``.
 
     Raises:
-        UsageError: another suffix.
+        UsageError: another suffix, or an unknown dialect.
         DataError: an id that comes twice or cannot be one, an RLE of other characters, or no row at all.
         CarvanaEnsError: the file cannot be written.
     """
     check_suffix(path)
+    written = find_dialect(dialect)
     seen: set[str] = set()
     with replacing(path) as temporary, _opened(temporary, compressed=path.name.endswith(".gz")) as write:
         write(HEADER)
@@ -54,7 +55,7 @@ def write_submission(path: Path, rows: Iterable[tuple[str, bytes]]) -> int:
             if image_id in seen:
                 raise DataError(f"{path}: image id {image_id!r} comes twice; a submission has one row per photo")
             seen.add(image_id)
-            write(_row(image_id, rle))
+            write(_row(image_id, rle, written))
         if not seen:
             raise DataError(f"{path}: there is no row to write; a submission needs at least one photo")
     return len(seen)
@@ -70,18 +71,20 @@ def check_suffix(path: Path) -> None:
         raise UsageError(f"submission {str(path)!r} is neither .csv nor .csv.gz: name it so")
 
 
-def compare_submission(path: Path, masks: Iterable[tuple[str, Mask]]) -> int:
+def compare_submission(path: Path, masks: Iterable[tuple[str, Mask]], dialect: str = CARVANA) -> int:
     """Decodes a submission, compares each row with its mask, and returns the number of rows.
 
     Args:
         path: what :func:`write_submission` wrote.
         masks: image id and mask (H, W) bool, in the order of the file.
+        dialect: that the file was written in.
 
     Raises:
         DataError: the first row that is missing, cannot be read or decoded, or decodes to another mask; or a row more
             than there are masks.
-        UsageError: a suffix that no submission has.
+        UsageError: a suffix that no submission has, or an unknown dialect.
     """
+    written = find_dialect(dialect)
     number = 0
     rows = rle_rows(path)
     for number, (image_id, mask) in enumerate(masks, start=1):
@@ -90,7 +93,7 @@ def compare_submission(path: Path, masks: Iterable[tuple[str, Mask]]) -> int:
             raise DataError(f"{path} ends before image {image_id!r} (row {number}): write it again")
         if row[0] != image_id:
             raise DataError(f"row {number} of {path} is image {row[0]!r} where {image_id!r} is due: write it again")
-        different = np.flatnonzero(_decoded(path, *row, Size(*mask.shape)) != mask)
+        different = np.flatnonzero(_decoded(path, written, *row, Size(*mask.shape)) != mask)
         if different.size:
             raise DataError(
                 f"image {image_id!r} in {path} differs from its mask in {different.size} pixels, first at row "
@@ -134,9 +137,9 @@ def check_names(ids: Iterable[str], sample_ids: Iterable[str]) -> None:
         )
 
 
-def _decoded(path: Path, image_id: str, rle: str, size: Size) -> Mask:
+def _decoded(path: Path, dialect: Dialect, image_id: str, rle: str, size: Size) -> Mask:
     try:
-        return rle_decode(rle, size)
+        return dialect.decode(rle, size)
     except RLEError as error:
         raise RLEError(f"image {image_id!r} in {path}, for a mask of {size}: {error}") from error
 
@@ -154,10 +157,12 @@ def _opened(path: Path, *, compressed: bool) -> Iterator[Callable[[bytes], objec
         file.write(engine.flush())
 
 
-def _row(image_id: str, rle: bytes) -> bytes:
+def _row(image_id: str, rle: bytes, dialect: Dialect) -> bytes:
     name = f"{check_id(image_id)}.jpg"
-    if rle.translate(None, _RLE_BYTES):
-        raise DataError(f"the RLE of image {image_id!r} has other characters than digits and spaces: {rle[:40]!r}")
+    if rle.translate(None, dialect.characters):
+        raise DataError(
+            f"the RLE of image {image_id!r} has other characters than dialect {dialect.name} has: {rle[:40]!r}"
+        )
     if "," in name or '"' in name:
         name = '"' + name.replace('"', '""') + '"'
     return b"%b,%b\n" % (name.encode(), rle)

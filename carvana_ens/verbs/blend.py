@@ -6,12 +6,13 @@ import socket
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
 
 from carvana_ens.core.rle import bits_mask, rle_encode_bits_bytes
+from carvana_ens.core.rle_dialects import CARVANA, find_dialect
 from carvana_ens.core.weights import parse_threshold, threshold_text
 from carvana_ens.engine import ordered_map
 from carvana_ens.engine.cluster import Workers, connected
@@ -23,7 +24,13 @@ from carvana_ens.ensemble.tuning import Tuning, check_fresh, check_members, read
 from carvana_ens.errors import StoreError, UsageError
 from carvana_ens.files import digest
 from carvana_ens.output.masks import write_mask
-from carvana_ens.output.submission import check_names, check_suffix, sample_names, write_submission
+from carvana_ens.output.submission import (
+    check_names,
+    check_suffix,
+    compare_submission,
+    sample_names,
+    write_submission,
+)
 from carvana_ens.postprocess import Step
 from carvana_ens.project import Project
 from carvana_ens.store.store import ProbabilityStore, open_store
@@ -41,7 +48,7 @@ class Blended:
     """What was written.
 
     weights: exact integers, members of weight zero left out. threshold: exact. postprocess: the steps that masks went
-    through, as text.
+    through, as text. checked: rows that were decoded again and found to be their masks.
     """
 
     path: Path | None
@@ -49,6 +56,7 @@ class Blended:
     weights: dict[str, int]
     threshold: str
     postprocess: str
+    checked: int = 0
 
 
 def open_blend(
@@ -143,6 +151,8 @@ def blend(
     postprocess: str | None = None,
     masks: Path | None = None,
     sample_submission: Path | None = None,
+    dialect: str = CARVANA,
+    check: bool = False,
     threads: int | None = None,
     workers: Workers | None = None,
     say: Say = unsaid,
@@ -152,18 +162,24 @@ def blend(
 
     postprocess: steps that each mask goes through, see ``ensemble.steps.parse_steps``; None: ``tuned_steps``. workers:
     other processes that blend in place of this one, which writes what they give it; they have threads of their own.
-    The CSV text depends on the maps, weights, threshold and steps alone: not on threads or workers, nor on the order
-    of members.
+    The CSV text depends on the maps, weights, threshold, steps and dialect alone: not on threads or workers, nor on the
+    order of members.
+
+    dialect: of the run lengths, see ``core.rle_dialects``. check: each row of the file is decoded again and compared
+    with the mask, for which the maps are blended once more, in this process.
 
     Raises:
         UsageError: nothing to write, or what ``open_blend``, ``parse_steps`` or ``post_processed`` refuses.
-        DataError: the images are not those of the sample submission.
+        DataError: the images are not those of the sample submission, or a row is not its mask.
         StoreError: what ``open_blend`` or ``post_processed`` refuses, or a damaged map.
         PluginError: a step that is unknown, broken, or fails.
         CarvanaEnsError: no workers, or the scheduler was lost.
     """
     if output is None and masks is None:
         raise UsageError("blend has nothing to write: name a submission with -o FILE, or a folder with --masks DIR")
+    if check and output is None:
+        raise UsageError("--check decodes the submission: name one with -o FILE")
+    find_dialect(dialect)
     if workers is not None and threads is not None:
         raise UsageError("workers have threads of their own: leave out --threads")
     if output is not None:
@@ -180,11 +196,18 @@ def blend(
         facts |= {"cut": plain.cut, "space": plain.space.kind}
     if steps:
         facts |= {"postprocess": steps_text(steps), "packages": step_sources([step.name for step in steps])}
-    with recorded(project, "blend", **facts) as run, _rows(project, asked, combined, masks, threads, workers) as rows:
-        tracked = track(rows, len(combined.ids), "blend")
-        images = write_submission(output, tracked) if output is not None else sum(1 for _ in tracked)
+    if dialect != CARVANA:
+        facts |= {"dialect": dialect}
+    form = _Form(masks, dialect)
+    checked = 0
+    with recorded(project, "blend", **facts) as run:
+        with _rows(project, asked, combined, form, threads, workers) as rows:
+            tracked = track(rows, len(combined.ids), "blend")
+            images = write_submission(output, tracked, dialect) if output is not None else sum(1 for _ in tracked)
+        if check and output is not None:
+            checked = compare_submission(output, track(combined.masks(threads), images, "check"), dialect)
         run |= {"images": images}
-    return Blended(output, images, combined.weights, threshold_text(combined.threshold), steps_text(steps))
+    return Blended(output, images, combined.weights, threshold_text(combined.threshold), steps_text(steps), checked)
 
 
 @dataclass(frozen=True)
@@ -203,13 +226,30 @@ class _Asked:
 
 
 @dataclass(frozen=True)
+class _Form:
+    """What becomes of a mask. masks: folder of PNG files. dialect: of its row."""
+
+    masks: Path | None
+    dialect: str
+
+    def row(self, combined: Blend | PostProcessed, image_id: str, bits: Bits) -> tuple[str, bytes]:
+        """The row of the submission; the mask's file is written."""
+        size = combined.size(image_id)
+        if self.masks is not None:
+            write_mask(self.masks, image_id, bits_mask(bits, size))
+        if self.dialect == CARVANA:
+            return image_id, rle_encode_bits_bytes(bits, size.height * size.width)
+        return image_id, find_dialect(self.dialect).encode(bits_mask(bits, size)).encode("ascii")
+
+
+@dataclass(frozen=True)
 class _Order:
     """Images for a worker to blend. key: the same for all of one command. stamp: what must lie before it."""
 
     key: str
     root: Path
     asked: _Asked
-    masks: Path | None
+    form: _Form
     stamp: str
     ids: tuple[str, ...]
 
@@ -219,35 +259,29 @@ def _rows(
     project: Project,
     asked: _Asked,
     combined: Blend | PostProcessed,
-    masks: Path | None,
+    form: _Form,
     threads: int | None,
     workers: Workers | None,
 ) -> Iterator[Iterable[tuple[str, bytes]]]:
     """The rows of the submission in order; mask files are written on the way."""
     if workers is None:
-        yield combined.rles(threads) if masks is None else combined.each(partial(_row, combined, masks), threads)
+        plain = form == _Form(None, CARVANA)
+        yield combined.rles(threads) if plain else combined.each(partial(form.row, combined), threads)
         return
-    folder = None if masks is None else masks.absolute()
+    there = replace(form, masks=None if form.masks is None else form.masks.absolute())
     stamp = _stamp(project, asked, combined)
-    job = partial(_Order, uuid.uuid4().hex, project.root.absolute(), asked, folder, stamp)
+    job = partial(_Order, uuid.uuid4().hex, project.root.absolute(), asked, there, stamp)
     orders = (job(tuple(combined.ids[first : first + _TASK])) for first in range(0, len(combined.ids), _TASK))
     names = sorted({step.name for step in parse_steps(asked.postprocess)})
     with connected(workers, partial(installed, (), names)) as cluster:
         yield chain.from_iterable(ordered(cluster, _blend_order, orders))
 
 
-def _row(combined: Blend | PostProcessed, masks: Path | None, image_id: str, bits: Bits) -> tuple[str, bytes]:
-    size = combined.size(image_id)
-    if masks is not None:
-        write_mask(masks, image_id, bits_mask(bits, size))
-    return image_id, rle_encode_bits_bytes(bits, size.height * size.width)
-
-
 def _blend_order(order: _Order) -> list[tuple[str, bytes]]:
     """On a worker: the rows of its images."""
     combined = kept(order.key, partial(_opened, order))
     rows = []
-    for row in ordered_map(lambda i: _row(combined, order.masks, i, combined.bits(i)), order.ids, threads_here()):
+    for row in ordered_map(lambda i: order.form.row(combined, i, combined.bits(i)), order.ids, threads_here()):
         rows.append(row)
         alive()
     return rows

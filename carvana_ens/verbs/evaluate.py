@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from carvana_ens.core.rle import bits_mask, rle_decode
+from carvana_ens.core.rle import bits_mask
+from carvana_ens.core.rle_dialects import CARVANA, Dialect, find_dialect
 from carvana_ens.data.ids import groups
 from carvana_ens.data.images import ImageFolder
 from carvana_ens.data.masks import MaskSource, open_masks
@@ -27,18 +28,20 @@ def evaluate(
     size: Size | None = None,
     group: str | None = None,
     partial: bool = False,
+    dialect: str = CARVANA,
     track: Track = untracked,
 ) -> Evaluation:
     """Decodes every row strictly and scores it.
 
     masks: a folder, an RLE CSV or a COCO file. The size of each image is the mask's own; an RLE CSV has none, so that
     ``images`` (the photos) or ``size`` (of all) must be given. partial: score the images that both have; otherwise
-    both must have the same.
+    both must have the same. dialect: of the submission, see ``core.rle_dialects``.
 
     Raises:
         DataError: a row that is not valid RLE of its image's size, or images that only one side has.
-        UsageError: no size is known.
+        UsageError: no size is known, or an unknown dialect.
     """
+    written = find_dialect(dialect)
     rows = read_rle_csv(submission)
     source = open_masks(masks, categories)
     photos = ImageFolder(images) if images is not None else None
@@ -47,21 +50,28 @@ def evaluate(
     def pairs() -> Iterator[tuple[str, Mask, Mask]]:
         for image_id in track(ids, len(ids), "evaluate"):
             expected = _size(image_id, source, photos, size, masks)
-            yield image_id, _decoded(submission, rows, image_id, expected), source.read(image_id, expected)
+            yield image_id, _decoded(submission, written, rows, image_id, expected), source.read(image_id, expected)
 
     return evaluate_masks(pairs(), groups(ids, group))
 
 
 def evaluate_here(
-    project: Project, submission: Path, *, partial: bool = False, say: Say = unsaid, track: Track = untracked
+    project: Project,
+    submission: Path,
+    *,
+    partial: bool = False,
+    dialect: str = CARVANA,
+    say: Say = unsaid,
+    track: Track = untracked,
 ) -> Evaluation:
     """As ``evaluate``, against the project's masks, which are decoded once into its ``cache/masks``.
 
     Raises:
         ProjectError: the project has no masks.
         DataError: as for ``evaluate``.
-        UsageError: no size is known.
+        UsageError: no size is known, or an unknown dialect.
     """
+    written = find_dialect(dialect)
     workspace = Workspace(project, say, track)
     source, place = workspace.masks, project.data.masks
     assert place is not None  # or the masks could not have been opened
@@ -74,7 +84,7 @@ def evaluate_here(
     def pairs() -> Iterator[tuple[str, Mask, Mask]]:
         for image_id in track(ids, len(ids), "evaluate"):
             size = sizes[image_id]
-            yield image_id, _decoded(submission, rows, image_id, size), bits_mask(truth(image_id, size), size)
+            yield image_id, _decoded(submission, written, rows, image_id, size), bits_mask(truth(image_id, size), size)
 
     return evaluate_masks(pairs(), workspace.groups_of(ids))
 
@@ -86,9 +96,9 @@ def _common(submission: Path, rows: dict[str, str], masks: Path, known: Sequence
     return sorted(set(rows) & set(known))
 
 
-def _decoded(submission: Path, rows: dict[str, str], image_id: str, size: Size) -> Mask:
+def _decoded(submission: Path, dialect: Dialect, rows: dict[str, str], image_id: str, size: Size) -> Mask:
     try:
-        return rle_decode(rows[image_id], size)
+        return dialect.decode(rows[image_id], size)
     except RLEError as error:
         raise RLEError(f"{submission}, image {image_id} of {size}: {error}") from error
 

@@ -93,6 +93,7 @@ def test_what_was_done_is_said(three):
         "weights": {"b_net": 1, "a_net": 1, "c_net": 1},
         "threshold": "0.5",
         "postprocess": "",
+        "checked": 0,
     }
 
 

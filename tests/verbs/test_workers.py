@@ -401,7 +401,7 @@ def test_a_worker_that_finds_other_maps_blends_nothing(project):
     asked = blend_verb._Asked("equal", "0.5", "test", "")
     stamp = blend_verb._stamp(opened, asked, asked.opened(opened))
     ids = asked.opened(opened).ids
-    order = blend_verb._Order("one", project.cars, asked, None, stamp, ids)
+    order = blend_verb._Order("one", project.cars, asked, blend_verb._Form(None, "carvana"), stamp, ids)
     assert blend_verb._opened(order).ids == ids
     shutil.rmtree(project.store("a", "oof"))
     assert blend_verb._opened(order).ids == ids  # other maps of the project do not matter

@@ -1,0 +1,99 @@
+"""blend, import and evaluate in every dialect of run lengths, and submissions decoded again."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from pycocotools import mask as theirs
+
+from carvana_ens.output import submission
+
+DIALECTS = ("carvana", "column-major", "relative", "coco-uncompressed", "coco-compressed")
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+@pytest.fixture
+def two(project):
+    """A project with two imported members."""
+    project.codes = project.kept("dialects", lambda: project.imported(("one", 2, 1, 4), ("two", 3, 0, 0)))
+    return project
+
+
+def decoded(dialect, text, size):
+    """By pycocotools, or pixel by pixel."""
+    height, width = size
+    if dialect.startswith("coco"):
+        counts = text if dialect == "coco-compressed" else list(map(int, text.split()))
+        rle = {"size": list(size), "counts": counts}
+        return theirs.decode(rle if isinstance(counts, str) else theirs.frPyObjects(rle, *size)).astype(bool)
+    numbers = [] if text in ("", "-1") else list(map(int, text.split()))
+    flat, place = np.zeros(height * width, bool), 0
+    for start, length in zip(numbers[::2], numbers[1::2], strict=True):
+        place = place + start if dialect == "relative" else start - 1
+        flat[place : place + length] = True
+        place += length
+    return flat.reshape(size) if dialect == "carvana" else flat.reshape(width, height).T
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("more", [(), ("--postprocess", "largest"), ("--masks",)])
+def test_rows_are_the_blend(two, oracle, dialect, more):
+    out = two.root / "out.csv"
+    words = [*more, two.root / "made"] if "--masks" in more else more
+    done = two.did("blend", "-o", out, "--dialect", dialect, "--check", *words)
+    assert "decoded again: 6 of 6 rows are their masks" in done.out
+    rows = oracle.read_rows(out)
+    assert len(rows) == 6
+    for name, text in rows.items():
+        maps = [two.codes[member][name.removesuffix(".jpg")].astype(int) for member in ("one", "two")]
+        expected = sum(maps) >= 255
+        assert np.array_equal(decoded(dialect, text, oracle.SIZE), expected), (name, more)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_evaluate_reads_what_blend_writes(two, dialect):
+    out = two.root / "oof.csv"
+    two.did("blend", "--split", "oof", "-o", out, "--dialect", dialect)
+    plain = two.root / "plain.csv"
+    two.did("blend", "--split", "oof", "-o", plain)
+    found = json.loads(two.did("evaluate", out, "--dialect", dialect, "--json").out)
+    assert found == json.loads(two.did("evaluate", plain, "--json").out)
+    named = ("--masks", two.masks, "--images", two.images, "--json")
+    assert found == json.loads(two.did("evaluate", out, "--dialect", dialect, *named).out)
+
+
+def test_another_dialect_is_noticed(two):
+    two.did("blend", "--split", "oof", "-o", two.root / "oof.csv", "--dialect", "coco-compressed")
+    told = two.do("evaluate", two.root / "oof.csv").error
+    assert "0a1_01" in told
+    two.did("blend", "--split", "oof", "-o", two.root / "oof.csv", "--dialect", "relative")
+    assert "0a1_01" in two.do("evaluate", two.root / "oof.csv", "--dialect", "coco-uncompressed").error
+
+
+def test_a_row_that_is_not_its_mask_is_found(two, monkeypatch):
+    plain = submission._row
+
+    def spoiled(image_id, rle, dialect):
+        return plain(image_id, rle.replace(b" ", b" 1", 1) if image_id == "c9d_02" else rle, dialect)
+
+    monkeypatch.setattr(submission, "_row", spoiled)
+    told = two.do("blend", "-o", two.root / "out.csv", "--check").error
+    assert "c9d_02" in told
+
+
+def test_check_needs_a_submission(two):
+    assert "-o" in two.do("blend", "--masks", two.root / "made", "--check").error
+
+
+def test_the_dialect_is_part_of_the_run(two):
+    two.did("blend", "-o", two.root / "a.csv", "--dialect", "relative")
+    run = json.loads(max((two.cars / "runs").glob("*.json")).read_text())
+    assert "relative" in json.dumps(run)
+
+
+def test_the_text_of_workers_is_the_same(two):
+    for name, words in (("here", ()), ("there", ("--workers", "1"))):
+        two.did("blend", "-o", two.root / f"{name}.csv", "--dialect", "coco-compressed", "--check", *words)
+    assert (two.root / "here.csv").read_bytes() == (two.root / "there.csv").read_bytes()
