@@ -186,10 +186,10 @@ class Bucket:
         except Exception as error:
             raise StoreError(f"{self} cannot be made: {first_line(error)}") from error
 
-    @contextmanager
     def free(self) -> int | None:
         return None
 
+    @contextmanager
     def lock(self, token: str = "") -> Iterator[None]:
         """An object beside the store, made only where there is none; a killed writer leaves it behind."""
         import obstore
