@@ -15,6 +15,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import resource_tracker
 from typing import Any
 
@@ -23,7 +24,7 @@ from carvana_ens.errors import CarvanaEnsError, UsageError, first_line
 
 LIMIT = 1800.0
 CONNECT_SECONDS = 20.0
-PATIENCE = 60.0
+PATIENCE = 120.0
 """Seconds that we wait for a first worker, or for one to come back when all have gone."""
 LOCAL_KILLS = 1
 """Workers that a task may end, here, before it is suspected; the setting of Dask's that a scheduler elsewhere has is
@@ -60,7 +61,8 @@ class Workers:
 class Cluster:
     """Workers that have answered. client: Dask's. where: for messages. local: whether they were started here.
 
-    tell: says which versions a process has installed. stamp: what each worker must say then.
+    tell: says which versions a process has installed. stamp: what each worker must say then. revive: starts those of
+    this machine anew that nobody else will.
     """
 
     client: Any
@@ -69,6 +71,7 @@ class Cluster:
     limit: float
     tell: Callable[[], str]
     stamp: str
+    revive: Callable[[], None]
 
     def count(self) -> int:
         """Worker processes that are there now.
@@ -77,6 +80,7 @@ class Cluster:
             CarvanaEnsError: the scheduler is gone.
         """
         try:
+            self.revive()
             return len(self.client.nthreads())
         except Exception as error:
             raise self.lost() from error
@@ -116,9 +120,10 @@ def connected(workers: Workers, tell: Callable[[], str], device: str = "cpu") ->
         if workers.scheduler is None:
             where = "the local scheduler"
             address: Any = stack.enter_context(_local(workers.count or 1, device))
+            revive: Callable[[], None] = partial(_revive, address)
         else:
             where = f"the scheduler {workers.scheduler}"
-            address = workers.scheduler
+            address, revive = workers.scheduler, _nothing
         try:
             client = distributed.Client(  # type: ignore[no-untyped-call]
                 address, timeout=CONNECT_SECONDS, set_as_default=False, name="carvana-ens"
@@ -129,11 +134,12 @@ def connected(workers: Workers, tell: Callable[[], str], device: str = "cpu") ->
                 f"(for tls:// also distributed.comm.tls in Dask's configuration)"
             ) from error
         stack.callback(_closed, client)
-        cluster = Cluster(client, where, workers.scheduler is None, workers.limit, tell, tell())
+        cluster = Cluster(client, where, workers.scheduler is None, workers.limit, tell, tell(), revive)
         try:
             client.wait_for_workers(workers.count or 1, timeout=PATIENCE)
         except TimeoutError as error:
-            raise cluster.deserted() from error
+            if not cluster.count():
+                raise cluster.deserted() from error
         _check_versions(cluster)
         yield cluster
 
@@ -195,7 +201,10 @@ def _local(count: int, device: str) -> Iterator[Any]:
         spec[number] = {"cls": Nanny, "options": {**quiet, "nthreads": threads, "memory_limit": 0, "env": env}}
     here = {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"}
     head = {"cls": Scheduler, "options": {**here, "allowed_failures": LOCAL_KILLS}}
-    with dask.config.set({"distributed.worker.multiprocessing-method": "spawn"}):
+    # a worker that is slow to come back is not to be given up
+    environment = set(os.environ)  # Dask sets more, for what it starts
+    settings = {"distributed.worker.multiprocessing-method": "spawn", "distributed.deploy.lost-worker-timeout": "1 day"}
+    with dask.config.set(settings):
         with _unstopped():
             cluster = SpecCluster(  # type: ignore[no-untyped-call]
                 workers=spec, scheduler=head, silence_logs=logging.CRITICAL
@@ -205,6 +214,26 @@ def _local(count: int, device: str) -> Iterator[Any]:
         finally:
             with contextlib.suppress(Exception):
                 cluster.close(timeout=10)
+            for name in set(os.environ) - environment:
+                del os.environ[name]
+
+
+def _nothing() -> None:
+    """Workers of a scheduler elsewhere are the business of who started them."""
+
+
+def _revive(local: Any) -> None:
+    """A worker that ends while it is being started takes the process that watches it along: these are made anew."""
+    from distributed import Status
+
+    def forget() -> None:
+        for name, nanny in list(local.workers.items()):
+            if nanny.status in (Status.closed, Status.failed):
+                del local.workers[name]
+
+    if any(nanny.status in (Status.closed, Status.failed) for nanny in list(local.workers.values())):
+        local.loop.add_callback(forget)
+        local.scale(len(local.worker_spec))
 
 
 @contextmanager

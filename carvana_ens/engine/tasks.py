@@ -155,12 +155,21 @@ def _next(cluster: Cluster, finished: SimpleQueue[Any]) -> Any:
                 raise cluster.deserted() from None
 
 
-def _ended(cluster: Cluster, future: Any) -> tuple[BaseException | None, Any]:
-    """The error of a future, and its result where there is none."""
-    from distributed import CancelledError
+def _ended(cluster: Cluster, future: Any) -> tuple[Exception | None, Any]:
+    """The error of a future, and its result where there is none.
 
-    try:
-        error: BaseException | None = future.exception()
-        return error, None if error is not None else future.result()
-    except (CancelledError, OSError) as error:
-        raise cluster.lost() from error
+    A result is lost with its worker, and then made again: so this may wait, and find an error after all.
+    """
+    from distributed import CancelledError
+    from distributed.comm.core import CommClosedError
+
+    while True:
+        try:
+            return None, future.result(timeout=PATIENCE)
+        except (CancelledError, CommClosedError) as error:
+            raise cluster.lost() from error
+        except Exception as error:  # noqa: BLE001  (raised anew where it is known what it means)
+            if not isinstance(error, TimeoutError) or future.status == "error":
+                return error, None
+            if not cluster.count():
+                raise cluster.deserted() from None

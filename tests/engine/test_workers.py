@@ -115,6 +115,17 @@ def test_tasks_that_end_their_workers_are_found_among_their_neighbours(functions
 
 
 @pytest.mark.slow
+def test_workers_that_nobody_watches_any_more_are_started_anew(functions):
+    environment = dict(os.environ)
+    with connected(Workers(count=2), functions.same) as there:
+        local = there.client.cluster
+        for nanny in list(local.workers.values()):
+            local.sync(nanny.close)
+        assert list(ordered(there, functions.squared, range(8))) == [n * n for n in range(8)]
+    assert os.environ == environment
+
+
+@pytest.mark.slow
 def test_processors_and_devices_are_shared(functions, monkeypatch):
     monkeypatch.setattr(cluster, "default_threads", lambda: 4)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, 5")
