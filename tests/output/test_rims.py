@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 
 pytest.importorskip("pymatting")
@@ -206,3 +209,38 @@ def test_a_missing_extra_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "pymatting", None)
     with pytest.raises(UsageError, match=r"pip install 'carvana-ens\[cutout\]'"):
         check_installed()
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("number", [0, 8, 24])
+def test_real_rims_lose_their_background(number):
+    """Human masks, blurred by a pixel as members do: the background's share in the colours of the rim, measured along
+    the line from the colour 4 pixels inside to the colour 4 pixels outside.
+    """
+    folder = os.environ.get("CARVANA_ENS_DATA")
+    if folder is None:
+        pytest.skip("CARVANA_ENS_DATA is not set: there are no real photos to test on")
+    path = sorted((Path(folder) / "carvana" / "train_hq").iterdir())[number]
+    with PIL.Image.open(path) as picture:
+        photo = np.asarray(picture.convert("RGB"))
+    with PIL.Image.open(Path(folder) / "carvana" / "train_masks" / f"{path.stem}_mask.gif") as picture:
+        mask = np.asarray(picture.convert("L"))
+    levels = ndimage.gaussian_filter((mask > 127).astype(np.float32), 1)
+    alpha = rim_alpha(levels, 0.5, levels >= 0.5)
+    rim = (alpha > 0) & (alpha < 255)
+    sides = []
+    for side in (mask > 127, mask <= 127):
+        deep = ndimage.binary_erosion(side, iterations=4)
+        places = ndimage.distance_transform_edt(~deep, return_distances=False, return_indices=True)
+        sides.append(photo[tuple(places)][rim].astype(float))
+    inner, way = sides[0], sides[1] - sides[0]
+    length = (way**2).sum(axis=1)
+    told_apart = length > 60**2
+
+    def background(colours):
+        share = ((colours[rim] - inner) * way).sum(axis=1) / np.maximum(length, 1)
+        return np.median(share[told_apart])
+
+    assert told_apart.mean() > 0.3
+    assert background(photo) > 0.3
+    assert abs(background(clean_colours(photo, alpha))) < 0.2
