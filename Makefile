@@ -44,7 +44,7 @@ checked: install
 
 # The long form of the tests that damage and kill: hundreds of flipped bits, cut files and stops.
 stress: install
-	CARVANA_ENS_STRESS=1 $(BIN)/python -m pytest -q tests/store/test_repair.py
+	CARVANA_ENS_STRESS=1 $(BIN)/python -m pytest -q tests/store/test_repair.py tests/cli/test_kills.py
 
 bench: install
 	$(BIN)/carvana-ens bench
