@@ -33,6 +33,7 @@ _OURS = {
     "carvana-ens-difference": "difference",
     "carvana-ens-enet": "enet",
     "carvana-ens-linknet": "linknet18 linknet34 linknet50",
+    "carvana-ens-onnx": "onnx",
     "carvana-ens-refinenet": "refinenet-v1 refinenet-v2 refinenet-v3 refinenet-v4 refinenet-v5 refinenet-v6",
     "carvana-ens-timm": "timm-fpn timm-linknet timm-unet",
     "carvana-ens-unet": "unet-128 unet-256 unet-512 unet-1024 myunet-128-2 myunet-256-2 myunet-512-2 myunet-1024-5 "
