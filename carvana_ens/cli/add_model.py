@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from carvana_ens.cli.common import FILE, SIZE, by_view_option, fold_rule_option, open_project, parse_settings
+from carvana_ens.cli.completed import MEMBER, MODEL
 
 if TYPE_CHECKING:
     from carvana_ens.types import Size
 
 
 @click.command(short_help="Add a member.")
-@click.argument("model", required=False)
+@click.argument("model", required=False, type=MODEL)
 @click.option("--name", help="Name of the member.  [default: the model's]")
 @click.option("--size", type=SIZE, metavar="HxW", help="Input size of the model.  [default: the model's]")
 @click.option("--tta", multiple=True, help="Test-time augmentation: hflip, vflip; may be given more than once.")
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--checkpoint", type=FILE, help="Predict with this file, without training.")
 @click.option("--sha256", help="What --checkpoint must hash to.")
 @click.option("--out-of-fold", is_flag=True, help="You say that --checkpoint has not seen the training photos.")
-@click.option("--like", metavar="MEMBER", help="Use the checkpoints of MEMBER, at another --size.")
+@click.option("--like", type=MEMBER, metavar="MEMBER", help="Use the checkpoints of MEMBER, at another --size.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the training.")
 @click.option("--recipe", metavar="NAME", help="Option values of one of the model's recipes; models MODEL lists them.")
 @click.option("--view", "views", multiple=True, help="Train on this view alone; may be given more than once.")

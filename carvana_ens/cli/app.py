@@ -35,6 +35,7 @@ COMMANDS = {
     "status": "status",
     "verify": "verify",
     "doctor": "doctor",
+    "completion": "completion",
     "sample-data": "sample_data",
     "demo": "demo",
     "bench": "bench",

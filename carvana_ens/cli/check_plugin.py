@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from carvana_ens.cli.common import FILE, SIZE, json_option, parse_settings, say, show_json, table
+from carvana_ens.cli.completed import PLUGIN
 
 if TYPE_CHECKING:
     from carvana_ens.types import Size
@@ -19,7 +20,7 @@ WORDS = {True: "held", False: "FAILED", None: "not tried"}
 
 
 @click.command("check-plugin", short_help="Check an installed model or step against the contract.")
-@click.argument("name")
+@click.argument("name", type=PLUGIN)
 @click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE", help="Option to check with.")
 @click.option("--checkpoint", type=FILE, help="Predict with this file, without training.")
 @click.option("--size", type=SIZE, metavar="HxW", help="Input size of the model.  [default: 64x96]")

@@ -7,10 +7,11 @@ from pathlib import Path
 import click
 
 from carvana_ens.cli.common import FOLDER, open_project, threads_option, track
+from carvana_ens.cli.completed import MEMBER
 
 
 @click.command(short_help="Write a member's maps in a plain format.")
-@click.argument("member")
+@click.argument("member", type=MEMBER)
 @click.option("--split", default="test", show_default=True, help="Which maps: test, oof, or a name given to predict.")
 @click.option(
     "--to",

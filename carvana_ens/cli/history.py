@@ -7,10 +7,11 @@ from pathlib import Path
 import click
 
 from carvana_ens.cli.common import FILE, json_option, open_project, show_json, table
+from carvana_ens.cli.completed import MEMBER
 
 
 @click.command(short_help="Show how members were trained, epoch by epoch.")
-@click.argument("members", nargs=-1)
+@click.argument("members", nargs=-1, type=MEMBER)
 @click.option("-o", "--output", type=FILE, help="Picture of loss, Dice and learning rate to write: .png or .jpg.")
 @json_option
 @click.pass_context

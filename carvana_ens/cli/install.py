@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from carvana_ens.cli.common import json_option, say, show_json
+from carvana_ens.cli.completed import KNOWN_PLUGIN
 
 if TYPE_CHECKING:
     from carvana_ens.verbs.install import Changes
 
 
 @click.command(short_help="Install packages with models or steps.")
-@click.argument("packages", nargs=-1, required=True)
+@click.argument("packages", nargs=-1, required=True, type=KNOWN_PLUGIN)
 @click.option("-e", "--editable", is_flag=True, help="Link folders, so that edits of them take effect.")
 @click.option("-U", "--upgrade", is_flag=True, help="Fetch newer versions of what is installed.")
 @json_option

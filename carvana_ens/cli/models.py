@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import click
 
 from carvana_ens.cli.common import json_option, say, show_json, table
+from carvana_ens.cli.completed import PLUGIN
 
 if TYPE_CHECKING:
     from carvana_ens.verbs.models import InstalledModel, OptionDescription
 
 
 @click.command(short_help="List the installed models or steps, or describe one.")
-@click.argument("name", required=False)
+@click.argument("name", required=False, type=PLUGIN)
 @json_option
 @click.option("--check", is_flag=True, help="Import every model again, also those that loaded before.")
 @click.option("--recipe", metavar="RECIPE", help="Show what this recipe of the model sets.")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import click
 
 from carvana_ens.cli.common import open_project, threads_option, track
+from carvana_ens.cli.completed import MEMBER
 
 
 @click.command(short_help="Lay finished stores out for fast blends.")
-@click.argument("members", nargs=-1)
+@click.argument("members", nargs=-1, type=MEMBER)
 @click.option("--split", "splits", multiple=True, help="Only this split; may be given several times.")
 @threads_option
 @click.option("--dry-run", is_flag=True, help="Only say what would be packed.")

@@ -18,10 +18,11 @@ from carvana_ens.cli.common import (
     track,
     worker_options,
 )
+from carvana_ens.cli.completed import MEMBER
 
 
 @click.command(short_help="Write probability maps into stores.")
-@click.argument("members", nargs=-1)
+@click.argument("members", nargs=-1, type=MEMBER)
 @click.option("--fold", type=click.IntRange(0), help="Only the out-of-fold maps of this fold.")
 @click.option("--split", help="Only oof or test; or with --images a name for the maps of other photos.")
 @click.option("--images", type=FOLDER, help="Other photos to predict; needs --split NAME.")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import click
 
 from carvana_ens.cli.common import open_project
+from carvana_ens.cli.completed import MEMBER
 
 
 @click.command(short_help="Take a member out.")
-@click.argument("member")
+@click.argument("member", type=MEMBER)
 @click.pass_context
 def command(ctx: click.Context, member: str) -> None:
     """Take a member out of ensemble.toml; its checkpoints and maps stay on disk.

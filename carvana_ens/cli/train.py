@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import click
 
 from carvana_ens.cli.common import device_option, fresh_help, open_project, say, track
+from carvana_ens.cli.completed import MEMBER
 
 PAUSE = 0.1
 """Seconds between two looks of the live line."""
@@ -55,7 +56,7 @@ class LiveLine:
 
 
 @click.command(short_help="Train members, every fold.")
-@click.argument("members", nargs=-1)
+@click.argument("members", nargs=-1, type=MEMBER)
 @click.option("--fold", type=click.IntRange(0), help="Only this fold.")
 @device_option
 @click.option("--fresh", is_flag=True, help=fresh_help)

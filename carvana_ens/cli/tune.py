@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from carvana_ens.cli.common import json_option, open_project, say, show_json, table, threads_option, track
+from carvana_ens.cli.completed import MEMBER
 
 if TYPE_CHECKING:
     from carvana_ens.ensemble.bootstrap import Interval
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Find weights and threshold on out-of-fold maps.")
-@click.argument("members", nargs=-1)
+@click.argument("members", nargs=-1, type=MEMBER)
 @click.option(
     "--objective",
     type=click.Choice(["mean-dice", "pooled-dice", "mean-iou"]),

@@ -15,10 +15,11 @@ from carvana_ens.cli.common import (
     track,
     worker_options,
 )
+from carvana_ens.cli.completed import MEMBER
 
 
 @click.command(short_help="Check every stored map.")
-@click.argument("members", nargs=-1)
+@click.argument("members", nargs=-1, type=MEMBER)
 @click.option("--repair", is_flag=True, help="Mark damaged maps as missing: predict or import makes them again.")
 @click.option("--gc", is_flag=True, help="Remove what killed writers left behind.")
 @threads_option

@@ -6,13 +6,13 @@ import builtins
 import importlib.resources
 import keyword
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 from typing import Literal
 
-import carvana_ens
 from carvana_ens.errors import UsageError
 from carvana_ens.registry import KNOWN_PACKAGES, NAME, list_models
 
@@ -41,13 +41,6 @@ def new_plugin(name: str, kind: Kind = "plain", folder: Path | None = None) -> N
     target = Path(package) if folder is None else folder
     if target.exists() or target.is_symlink():
         raise UsageError(f"{target} is there already, and is left alone: choose another folder with -o")
-    values = {
-        "name": name,
-        "package": package,
-        "module": module,
-        "cls": _class_name(name),
-        "dependencies": DEPENDENCIES[kind],
-    }
     places = {
         ".gitignore": "gitignore",
         "README.md": "README.md",
@@ -55,15 +48,22 @@ def new_plugin(name: str, kind: Kind = "plain", folder: Path | None = None) -> N
         f"{module}.py": f"{kind}.py",
         f"tests/test_{module.removeprefix('carvana_ens_')}.py": f"{kind}_test.py",
     }
-    templates = importlib.resources.files("carvana_ens.verbs") / "templates"
+    shelf = importlib.resources.files("carvana_ens.verbs") / "templates"
+    templates = {place: (shelf / f"{name}.in").read_text(encoding="utf-8") for place, name in places.items()}
+    values = {
+        "name": name,
+        "package": package,
+        "module": module,
+        "cls": _class_name(name, "".join(templates.values())),
+        "dependencies": DEPENDENCIES[kind],
+    }
     # written beside it and renamed: the folder is there with all of its files, or not at all
     part = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        for place, template in places.items():
+        for place, template in templates.items():
             file = part / place
             file.parent.mkdir(parents=True, exist_ok=True)
-            text = (templates / f"{template}.in").read_text(encoding="utf-8")
-            file.write_text(Template(text).substitute(values), encoding="utf-8", newline="\n")
+            file.write_text(Template(template).substitute(values), encoding="utf-8", newline="\n")
         part.rename(target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -80,8 +80,8 @@ def _check_name(name: str) -> None:
         raise UsageError(f"there is a package carvana-ens-{name} already: choose another name")
 
 
-def _class_name(name: str) -> str:
-    """``dark-car`` -> ``DarkCar``; with Model behind it where Python or carvana_ens has the name already."""
+def _class_name(name: str, templates: str) -> str:
+    """``dark-car`` -> ``DarkCar``; with Model behind it where Python or a template has the name already."""
     joined = "".join(word.capitalize() for word in name.split("-"))
-    taken = keyword.iskeyword(joined) or hasattr(builtins, joined) or joined in {*carvana_ens.__all__, "Network"}
-    return f"{joined}Model" if taken or joined in ("Tensor", "NDArray", "Path", "ModelTests", "Template") else joined
+    taken = keyword.iskeyword(joined) or hasattr(builtins, joined) or re.search(rf"\b{joined}\b", templates)
+    return f"{joined}Model" if taken else joined
