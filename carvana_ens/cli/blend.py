@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from carvana_ens.cli.common import (
+    ANY_PATH,
     FILE,
-    FOLDER,
     chosen_workers,
     dialect_option,
     json_option,
@@ -34,7 +34,12 @@ from carvana_ens.cli.common import (
     "tuned ones with tuned weights, else none]",
 )
 @click.option("-o", "--output", type=FILE, help="Submission to write: .csv or .csv.gz.")
-@click.option("--masks", type=FOLDER, help="Also write each mask to this folder, as <id>.png.")
+@click.option("--masks", type=ANY_PATH, help="Also write the masks here: a folder for PNG and YOLO, else a file.")
+@click.option(
+    "--masks-as",
+    type=click.Choice(["png", "coco", "yolo", "geojson"]),
+    help="Form of the masks.  [default: coco to .json, geojson to .geojson, else png]",
+)
 @click.option("--sample-submission", type=FILE, help="Refuse if the images are not exactly those of this file.")
 @dialect_option
 @click.option("--check", is_flag=True, help="Decode every row of the file again and compare it with its mask.")
@@ -50,6 +55,7 @@ def command(
     postprocess: str | None,
     output: Path | None,
     masks: Path | None,
+    masks_as: str | None,
     sample_submission: Path | None,
     dialect: str,
     check: bool,
@@ -67,6 +73,7 @@ def command(
     Example:
       carvana-ens blend --weights tuned -o submission.csv.gz
       carvana-ens blend --weights linknet=2,unet=1 --threshold 0.5 -o by_hand.csv --masks masks
+      carvana-ens blend --weights linknet=1 --masks linknet.json     # one member at 0.5, as COCO
       carvana-ens blend --postprocess largest,fill-holes:area=400 -o mended.csv.gz
     """
     from carvana_ens.verbs.blend import blend
@@ -79,6 +86,7 @@ def command(
         split=split,
         postprocess=postprocess,
         masks=masks,
+        masks_as=masks_as,
         sample_submission=sample_submission,
         dialect=dialect,
         check=check,

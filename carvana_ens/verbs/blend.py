@@ -23,7 +23,7 @@ from carvana_ens.ensemble.steps import PostProcessed, parse_steps, steps_text, u
 from carvana_ens.ensemble.tuning import Tuning, check_fresh, check_members, read_tuning
 from carvana_ens.errors import StoreError, UsageError
 from carvana_ens.files import digest
-from carvana_ens.output.masks import write_mask
+from carvana_ens.output.mask_forms import MaskFiles
 from carvana_ens.output.submission import (
     check_names,
     check_suffix,
@@ -150,6 +150,7 @@ def blend(
     split: str = "test",
     postprocess: str | None = None,
     masks: Path | None = None,
+    masks_as: str | None = None,
     sample_submission: Path | None = None,
     dialect: str = CARVANA,
     check: bool = False,
@@ -158,13 +159,14 @@ def blend(
     say: Say = unsaid,
     track: Track = untracked,
 ) -> Blended:
-    """Writes the blend as a submission (``.csv`` or ``.csv.gz``), and as PNG masks into the folder ``masks``.
+    """Writes the blend as a submission (``.csv`` or ``.csv.gz``), and its masks to ``masks``.
 
     postprocess: steps that each mask goes through, see ``ensemble.steps.parse_steps``; None: ``tuned_steps``. workers:
     other processes that blend in place of this one, which writes what they give it; they have threads of their own.
     The CSV text depends on the maps, weights, threshold, steps and dialect alone: not on threads or workers, nor on the
     order of members.
 
+    masks_as: form of ``masks``, see ``output.mask_forms``; None: as its suffix says, else a folder of PNG files.
     dialect: of the run lengths, see ``core.rle_dialects``. check: each row of the file is decoded again and compared
     with the mask, for which the maps are blended once more, in this process.
 
@@ -177,6 +179,8 @@ def blend(
     """
     if output is None and masks is None:
         raise UsageError("blend has nothing to write: name a submission with -o FILE, or a folder with --masks DIR")
+    if masks is None and masks_as is not None:
+        raise UsageError("--masks-as says how masks are written: name a place for them with --masks")
     if check and output is None:
         raise UsageError("--check decodes the submission: name one with -o FILE")
     find_dialect(dialect)
@@ -198,10 +202,13 @@ def blend(
         facts |= {"postprocess": steps_text(steps), "packages": step_sources([step.name for step in steps])}
     if dialect != CARVANA:
         facts |= {"dialect": dialect}
-    form = _Form(masks, dialect)
+    form = _Form(None if masks is None else MaskFiles.named(masks, masks_as), dialect)
     checked = 0
     with recorded(project, "blend", **facts) as run:
-        with _rows(project, asked, combined, form, threads, workers) as rows:
+        with (
+            _rows(project, asked, combined, form, threads, workers) as made,
+            form.gathered(combined, made, say) as rows,
+        ):
             tracked = track(rows, len(combined.ids), "blend")
             images = write_submission(output, tracked, dialect) if output is not None else sum(1 for _ in tracked)
         if check and output is not None:
@@ -227,19 +234,35 @@ class _Asked:
 
 @dataclass(frozen=True)
 class _Form:
-    """What becomes of a mask. masks: folder of PNG files. dialect: of its row."""
+    """What becomes of a mask. masks: files of all masks. dialect: of its row."""
 
-    masks: Path | None
+    masks: MaskFiles | None
     dialect: str
 
-    def row(self, combined: Blend | PostProcessed, image_id: str, bits: Bits) -> tuple[str, bytes]:
-        """The row of the submission; the mask's file is written."""
+    def row(self, combined: Blend | PostProcessed, image_id: str, bits: Bits) -> tuple[str, bytes, bytes]:
+        """The row of the submission, and what the file of all masks gets; the mask's own file is written."""
         size = combined.size(image_id)
-        if self.masks is not None:
-            write_mask(self.masks, image_id, bits_mask(bits, size))
+        record = b"" if self.masks is None else self.masks.record(image_id, bits_mask(bits, size))
         if self.dialect == CARVANA:
-            return image_id, rle_encode_bits_bytes(bits, size.height * size.width)
-        return image_id, find_dialect(self.dialect).encode(bits_mask(bits, size)).encode("ascii")
+            return image_id, rle_encode_bits_bytes(bits, size.height * size.width), record
+        return image_id, find_dialect(self.dialect).encode(bits_mask(bits, size)).encode("ascii"), record
+
+    @contextmanager
+    def gathered(
+        self, combined: Blend | PostProcessed, made: Iterable[tuple[str, bytes, bytes]], say: Say
+    ) -> Iterator[Iterable[tuple[str, bytes]]]:
+        """The rows alone; the file of all masks is written while they are taken."""
+        if self.masks is None:
+            yield ((image_id, rle) for image_id, rle, _ in made)
+            return
+        with self.masks.gathering(say) as gather:
+
+            def rows() -> Iterator[tuple[str, bytes]]:
+                for image_id, rle, record in made:
+                    gather(image_id, combined.size(image_id), record)
+                    yield image_id, rle
+
+            yield rows()
 
 
 @dataclass(frozen=True)
@@ -262,13 +285,16 @@ def _rows(
     form: _Form,
     threads: int | None,
     workers: Workers | None,
-) -> Iterator[Iterable[tuple[str, bytes]]]:
-    """The rows of the submission in order; mask files are written on the way."""
+) -> Iterator[Iterable[tuple[str, bytes, bytes]]]:
+    """The rows of the submission in order, each with what ``_Form.row`` gives beside it."""
     if workers is None:
-        plain = form == _Form(None, CARVANA)
-        yield combined.rles(threads) if plain else combined.each(partial(form.row, combined), threads)
+        if form == _Form(None, CARVANA):
+            yield ((image_id, rle, b"") for image_id, rle in combined.rles(threads))
+        else:
+            yield combined.each(partial(form.row, combined), threads)
         return
-    there = replace(form, masks=None if form.masks is None else form.masks.absolute())
+    masks = None if form.masks is None else replace(form.masks, path=form.masks.path.absolute())
+    there = replace(form, masks=masks)
     stamp = _stamp(project, asked, combined)
     job = partial(_Order, uuid.uuid4().hex, project.root.absolute(), asked, there, stamp)
     orders = (job(tuple(combined.ids[first : first + _TASK])) for first in range(0, len(combined.ids), _TASK))
@@ -277,7 +303,7 @@ def _rows(
         yield chain.from_iterable(ordered(cluster, _blend_order, orders))
 
 
-def _blend_order(order: _Order) -> list[tuple[str, bytes]]:
+def _blend_order(order: _Order) -> list[tuple[str, bytes, bytes]]:
     """On a worker: the rows of its images."""
     combined = kept(order.key, partial(_opened, order))
     rows = []
