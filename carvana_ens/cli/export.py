@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from carvana_ens.cli.common import FOLDER, open_project, threads_option, track
+from carvana_ens.cli.common import ANY_PATH, open_project, threads_option, track
 from carvana_ens.cli.completed import MEMBER
 
 
@@ -15,19 +15,29 @@ from carvana_ens.cli.completed import MEMBER
 @click.option("--split", default="test", show_default=True, help="Which maps: test, oof, or a name given to predict.")
 @click.option(
     "--to",
-    type=click.Choice(["zarr"]),
+    type=click.Choice(["zarr", "png", "npy", "npz", "hdf5"]),
     required=True,
-    help="zarr: a plain store, one image a chunk, that every zarr reads.",
+    help="See above.",
 )
-@click.option("-o", "--output", type=FOLDER, required=True, help="Folder to make, such as maps.zarr.")
+@click.option("-o", "--output", type=ANY_PATH, required=True, help="Folder or file to make.")
 @threads_option
 @click.pass_context
 def command(ctx: click.Context, member: str, split: str, to: str, output: Path, threads: int | None) -> None:
-    """Write the maps of MEMBER, packed or not, to a folder of their own; a stopped export goes on where it was.
+    """Write the maps of MEMBER, packed or not, as others read them; import reads each of these back.
+
+    \b
+    zarr   a plain store, one image a chunk, that every zarr reads; a stopped export goes on where it was
+    png    folder of <id>.png, grey of 8 bits (255 is object) or 16 (65535)
+    npy    folder of <id>.npy
+    npz    one file with the arrays maps (N, H, W) and ids
+    hdf5   one file with datasets of the same names
+
+    Masks are written by blend: one member's at 0.5 with blend --weights MEMBER=1 --masks masks.json.
 
     \b
     Example:
       carvana-ens export linknet --to zarr -o linknet_test.zarr
+      carvana-ens export linknet --to png -o linknet_test_png
     """
     from carvana_ens.verbs.export import export
 

@@ -187,5 +187,5 @@ def test_from_python(one):
     project = Project(one.cars)
     assert export(project, "one", target, split="oof", track=track) == Exported(target, 8, 8)
     assert seen == [("one oof", 8)] * 8
-    with pytest.raises(UsageError, match="format 'png' is unknown to export: use zarr"):
-        export(project, "one", target, to="png")
+    with pytest.raises(UsageError, match="format 'jpg' is unknown to export: use zarr"):
+        export(project, "one", target, to="jpg")
