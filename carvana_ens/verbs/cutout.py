@@ -40,7 +40,7 @@ SHEET = 48
 HOPELESS = 8
 """Photos (or groups) that may fail to be predicted before the first cutout: then a member is at fault."""
 _HANDS = 2
-"""Photos that are cut out at the same time: each takes some 70 bytes a pixel meanwhile."""
+"""Photos that are cut out at the same time: each takes memory, and one at a time is cleaned anyway."""
 _SPLIT = "cutout"
 _PHOTO = (DataError, TrainingError, PluginError)
 
