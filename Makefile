@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PLUGINS := $(sort $(dir $(wildcard plugins/*/pyproject.toml)))
 PLUGIN_FILES := $(wildcard plugins/*/*.py plugins/*/carvana_ens_*/*.py plugins/*/pyproject.toml)
-PYTHON_FILES := carvana_ens tests plugins
+PYTHON_FILES := carvana_ens tests plugins quick_start.ipynb
 
 .PHONY: install demo test lint types unit checked bench bench-scale bench-search bench-spaces bench-tune bench-gpu bench-training stress fix clean
 

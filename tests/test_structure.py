@@ -37,6 +37,8 @@ ONLY = {
     "numcodecs": "store",
     "google_crc32c": "store",
     "entrypoints": "registry",
+    "dask": "engine",
+    "distributed": "engine",
     "jinja2": "report",
     "matplotlib": "report",
 }
