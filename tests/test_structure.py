@@ -214,7 +214,22 @@ def test_plugins_use_public_names_only(path: Path) -> None:
     assert wrong == []
 
 
-HEAVY = ("torch", "torchvision", "timm", "zarr", "numba", "pandas", "numpy", "PIL", "tqdm", "entrypoints")
+HEAVY = (
+    "torch",
+    "torchvision",
+    "timm",
+    "zarr",
+    "numba",
+    "pandas",
+    "numpy",
+    "PIL",
+    "tqdm",
+    "entrypoints",
+    "dask",
+    "distributed",
+    "jinja2",
+    "matplotlib",
+)
 NETWORKS = ("torch", "torchvision", "timm")
 HELP = "from carvana_ens.cli import main\ntry: main({})\nexcept SystemExit as end: assert end.code == 0"
 
