@@ -6,9 +6,11 @@ import importlib
 import importlib.metadata
 import importlib.util
 import os
+import site as sites
+import subprocess
 import sys
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,3 +77,25 @@ def fake_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeS
     for name, module in list(sys.modules.items()):
         if str(getattr(module, "__file__", None) or "").startswith(str(folder)):
             del sys.modules[name]
+
+
+@pytest.fixture(scope="session")
+def environment() -> Callable[[Path], Path]:
+    """Makes a virtual environment in a folder and gives its Python, and ``carvana-ens`` beside it.
+
+    It borrows the libraries and plugins of this one, and pip installs into it alone.
+    """
+
+    def make(folder: Path) -> Path:
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+        python = folder / "bin" / "python"
+        ask = [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+        packages = Path(subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip())
+        borrowed = [str(Path(__file__).parents[1]), *sites.getsitepackages()]
+        (packages / "borrowed.pth").write_text("\n".join(borrowed) + "\n")
+        command = folder / "bin" / "carvana-ens"
+        command.write_text(f"#!{python}\nfrom carvana_ens.cli import main\nmain()\n")
+        command.chmod(0o755)
+        return python
+
+    return make

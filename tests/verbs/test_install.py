@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import site
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-import carvana_ens
 from carvana_ens.errors import PluginError, UsageError
 from carvana_ens.verbs import install as verb
 
@@ -57,13 +54,8 @@ class Rim(Step):
 class Place:
     """An environment, and a folder with a package."""
 
-    def __init__(self, root: Path) -> None:
-        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(root / "venv")], check=True)
-        self.python = root / "venv" / "bin" / "python"
-        ask = [str(self.python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
-        packages = Path(subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip())
-        borrowed = [str(Path(carvana_ens.__file__).parents[1]), *site.getsitepackages()]
-        (packages / "borrowed.pth").write_text("\n".join(borrowed) + "\n")
+    def __init__(self, root: Path, python: Path) -> None:
+        self.command = python.with_name("carvana-ens")
         self.folder, self.root = root / "package", root
         self.folder.mkdir()
         self.write()
@@ -76,7 +68,7 @@ class Place:
         (self.folder / "mine_model.py").write_text(module)
 
     def run(self, *words: object) -> subprocess.CompletedProcess[str]:
-        command = [str(self.python), "-c", "from carvana_ens.cli import main; main()", *map(str, words)]
+        command = [str(self.command), *map(str, words)]
         caches = {"XDG_CACHE_HOME": str(self.root), "PIP_NO_INDEX": "1", "PIP_NO_CACHE_DIR": "1"}
         plain = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
         return subprocess.run(
@@ -90,8 +82,9 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    return Place(tmp_path_factory.mktemp("install"))
+def place(tmp_path_factory, environment):
+    root = tmp_path_factory.mktemp("install")
+    return Place(root, environment(root / "venv"))
 
 
 def plugin(name, kind, version, reason=None):
