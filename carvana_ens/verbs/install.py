@@ -66,7 +66,9 @@ def install(
         PluginError: pip is missing, or failed; the message has its last lines.
     """
     chosen = [_package(name) for name in packages]
-    for name in chosen:
+    for asked, name in zip(packages, chosen, strict=True):
+        if asked != name:
+            on_line(f"{asked} comes with {name}")
         if editable and not Path(name).is_dir():
             raise UsageError(f"-e links a folder, and {name} is none: name the folder that holds pyproject.toml")
     options = ["--upgrade"] * upgrade

@@ -140,11 +140,13 @@ def commands(monkeypatch):
 
 
 def test_a_model_stands_for_its_package(commands):
-    assert verb.install(["linknet34", "roof-repair", "other>=2"], upgrade=True).packages == [
+    told: list[str] = []
+    assert verb.install(["linknet34", "roof-repair", "other>=2"], upgrade=True, on_line=told.append).packages == [
         "carvana-ens-linknet",
         "carvana-ens-postprocess",
         "other>=2",
     ]
+    assert told == ["linknet34 comes with carvana-ens-linknet", "roof-repair comes with carvana-ens-postprocess"]
     assert commands == [["install", "--upgrade", "carvana-ens-linknet", "carvana-ens-postprocess", "other>=2"]]
 
 
