@@ -30,6 +30,7 @@ from carvana_ens.postprocess import Step
 GROUP = "carvana_ens.models"
 STEPS = "carvana_ens.postprocess"
 _OURS = {
+    "carvana-ens-command": "command",
     "carvana-ens-difference": "difference",
     "carvana-ens-enet": "enet",
     "carvana-ens-linknet": "linknet18 linknet34 linknet50",
