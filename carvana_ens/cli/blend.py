@@ -73,7 +73,7 @@ def command(
     Example:
       carvana-ens blend --weights tuned -o submission.csv.gz
       carvana-ens blend --weights linknet=2,unet=1 --threshold 0.5 -o by_hand.csv --masks masks
-      carvana-ens blend --weights linknet=1 --masks linknet.json     # one member at 0.5, as COCO
+      carvana-ens blend --weights linknet=1 --masks linknet.json
       carvana-ens blend --postprocess largest,fill-holes:area=400 -o mended.csv.gz
     """
     from carvana_ens.verbs.blend import blend

@@ -56,7 +56,7 @@ def command(
     \b
     Example:
       carvana-ens evaluate oof.csv --masks ../train_masks
-      carvana-ens evaluate oof.csv                          # against the masks of the project
+      carvana-ens evaluate oof.csv
     """
     from carvana_ens.verbs.evaluate import evaluate, evaluate_here
 

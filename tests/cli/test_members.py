@@ -123,7 +123,7 @@ def test_checkpoint_is_kept_with_its_hash_and_checked_at_prediction(project, mon
     }
     assert "it predicts with ../given/cut.json" in project.did("train").err
     project.did("predict")
-    assert "mean Dice of 8" in project.did("tune").out
+    assert "mean Dice of the 8" in project.did("tune").out
     file.write_text('{"cut": 121.0}')
     told = project.do("predict", "--fresh").error
     assert "learned-cut" in told
