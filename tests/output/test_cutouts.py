@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import PIL.Image
 import PIL.ImageCms
@@ -45,7 +47,9 @@ def exif(orientation=None):
     return tags
 
 
+@cache
 def profile(space):
+    """The same for all, as each that is made holds the time."""
     return PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile(space)).tobytes()
 
 
@@ -173,7 +177,8 @@ def test_the_sheet_shows_each_cutout_on_dark_and_on_light(tmp_path):
         PIL.Image.fromarray(pixels).save(tmp_path / f"{number}.png")
         cells.append((f"car {number}", tmp_path / f"{number}.png"))
     contact_sheet(cells, tmp_path / "sheet.png", height=64)
-    sheet = np.asarray(PIL.Image.open(tmp_path / "sheet.png").convert("RGB"))
+    with PIL.Image.open(tmp_path / "sheet.png") as drawn:
+        sheet = np.asarray(drawn.convert("RGB"))
     counts = {ground: (sheet == ground).all(axis=2).sum() for ground in (DARK, LIGHT, (200, 0, 0))}
     assert counts[DARK] == pytest.approx(counts[LIGHT], rel=0.02)
     assert counts[DARK] > 1000
