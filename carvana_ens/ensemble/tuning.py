@@ -106,10 +106,11 @@ class Tuning:
     metric, images, groups: what was scored, on how many images of how many groups. scores: of "tuned", "equal", "best
     single" and the searches, each at its own best threshold; all on the maps that were tuned on, so none is an honest
     estimate. singles: of every member alone, at the threshold in ``single_thresholds``. fingerprints: of each member's
-    out-of-fold store. honest: None where there are none; ``reason`` says why. space: that weights and thresholds are
-    of, as ``Space.to_json`` gives it; None: probabilities. cut: "threshold", or "expected-dice", which leaves the
-    threshold unused. steps: post-processing, as ``ensemble.steps`` reads it. final: Dice by that cut and these steps on
-    the images tuned on; None where they change nothing. tried: what else was, in order.
+    out-of-fold store. masks: hash of where the masks come from. honest: None where there are none; ``reason`` says why.
+    space: that weights and thresholds are of, as ``Space.to_json`` gives it; None: probabilities. cut: "threshold", or
+    "expected-dice", which leaves the threshold unused. steps: post-processing, as ``ensemble.steps`` reads it. final:
+    Dice by that cut and these steps on the images tuned on; None where they change nothing. tried: what else was, in
+    order.
     """
 
     weights: Mapping[str, int]
@@ -120,6 +121,7 @@ class Tuning:
     single_thresholds: Mapping[str, str]
     fingerprints: Mapping[str, str]
     groups: int
+    masks: str
     metric: str = "mean Dice"
     honest: HonestScores | None = None
     reason: str | None = None
@@ -145,6 +147,7 @@ class Tuning:
             singles=dict(zip(names, (single.score for single in found.singles), strict=True)),
             single_thresholds=dict(zip(names, (threshold_text(one.threshold) for one in found.singles), strict=True)),
             fingerprints={name: maps.stores[name].fingerprint() for name in names},
+            masks=maps.source,
             metric=metric,
             honest=honest,
             reason=outcome.reason,

@@ -24,7 +24,7 @@ from carvana_ens.ensemble.stack import MapStack
 from carvana_ens.ensemble.steps import PostProcessed
 from carvana_ens.ensemble.tuning import Tuning, check_fresh, check_members, read_tuning
 from carvana_ens.ensemble.unlabelled import LEAST_IMAGES, Features, Odd, image_features, oddest
-from carvana_ens.errors import ProjectError
+from carvana_ens.errors import ProjectError, StaleError
 from carvana_ens.output.pictures import PictureRow, comparison
 from carvana_ens.project import IMPORTED, Project
 from carvana_ens.report.content import Candidate, Estimate, Fact, MemberRow, Picture, Report, TrainingFold, Tried
@@ -75,6 +75,8 @@ def report(
     workspace = Workspace(project, say, track)
     maps = out_of_fold(workspace, list(tuning.weights), threads)
     check_fresh(project.tuning_file, tuning, maps.stores, {})
+    if maps.source != tuning.masks:
+        raise StaleError(f"{project.tuning_file} is stale: the masks changed since; run carvana-ens tune again")
     stack = _stack(list(maps.stores.values()), tuning)
     curves = _curves(project, stack, maps, tuning)
     pictures = _Pictures(workspace, tuning, say)

@@ -41,6 +41,7 @@ GOOD = Tuning(
     single_thresholds={"a": "0.5", "b": "101/255"},
     fingerprints={"a": "f", "b": "g"},
     groups=2,
+    masks="m",
     honest=HONEST,
     cut="expected-dice",
     steps="largest",
@@ -106,7 +107,7 @@ def test_no_file_says_what_to_do(tmp_path):
 def test_stale_sources_are_named(file, store):
     maps = {"i": np.full((2, 3), 7, np.uint8)}
     a = store("a", maps)
-    tuning = Tuning({"a": 1}, "0.5", 1, {}, {}, {}, {"a": a.fingerprint()}, 1)
+    tuning = Tuning({"a": 1}, "0.5", 1, {}, {}, {}, {"a": a.fingerprint()}, 1, "m")
     check_fresh(file, tuning, {"a": a}, {"a": a})
     check_members(file, tuning, ["a", "z"])
     with pytest.raises(StaleError, match="member a, which is gone"):

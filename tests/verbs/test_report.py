@@ -81,3 +81,10 @@ def test_what_cannot_be_reported_is_said(project):
     project.did("remove-model", "net")
     assert "net, which is gone" in project.do("report").error
     assert not (project.cars / "report.html").exists()
+
+
+def test_other_masks_make_it_stale(tuned, oracle):
+    oracle.save_mask(tuned.masks, "7f3_02", ~oracle.ellipse("7f3_02"))
+    assert "the masks changed since; run carvana-ens tune again" in tuned.do("report").error
+    tuned.did("tune")
+    tuned.did("report", "--odd", "0", "--worst", "1")
