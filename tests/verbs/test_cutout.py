@@ -304,8 +304,10 @@ def test_levels_and_cut_are_those_of_the_blend(ready, space, cut):
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGKILL])
-def test_a_stop_leaves_whole_files_and_the_batch_goes_on(ready, signal_number):
+def test_a_stop_leaves_whole_files_and_the_batch_goes_on(ready, signal_number, monkeypatch):
     new, out = ready.root / "new", ready.root / "out"
+    (ready.root / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(ready.root / "tmp"))
     for number in range(6, 30):
         save(new / f"new_{number:02d}.png", number % 5)
     ready.did("cutout", new, "-o", ready.root / "whole")
@@ -322,6 +324,7 @@ def test_a_stop_leaves_whole_files_and_the_batch_goes_on(ready, signal_number):
         assert path.read_bytes() == (ready.root / "whole" / path.name).read_bytes()
     if signal_number == signal.SIGINT:
         assert len(names(out)) == len(left)
+        assert names(ready.root / "tmp") == []
     assert f"{29 - len(left)} cutouts written, {len(left)} were there" in ready.did("cutout", new, "-o", out).out
     for path in (ready.root / "whole").iterdir():
         assert (out / path.name).read_bytes() == path.read_bytes()
