@@ -30,7 +30,6 @@ LIBRARIES = {
     "pillow": "PIL.Image",
     "tomlkit": "tomlkit",
     "zarr": "zarr",
-    "zstandard": "zstandard",
 }
 """What a blend needs, by distribution, and the module that shows whether it works."""
 
