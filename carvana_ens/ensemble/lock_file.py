@@ -102,6 +102,9 @@ class Lock:
             raise ValueError(f"weights {weights!r} are not whole numbers above 0")
         if not weights.keys() <= lock.members.keys():
             raise ValueError(f"weights of {listed(weights)}, members {listed(lock.members)}")
+        for text in (lock.carvana_ens, lock.split, lock.steps, lock.submission_sha256):
+            if not isinstance(text, str):
+                raise TypeError(f"{text!r} is no text")
         check_cut(lock.cut, lock.space)
         return lock
 
@@ -128,18 +131,23 @@ def read_lock(path: Path) -> Lock:
     try:
         document: Json = json.loads(path.read_bytes())
         schema, content, sha = (document[key] for key in ("schema", "lock", "sha256"))
-        if schema != SCHEMA:
-            raise ProjectError(f"{path} is a lock of schema {schema!r}, this version reads {SCHEMA}: lock again")
-        if sha != digest(content):
-            raise ProjectError(f"{path} was changed after it was made (its sha256 does not fit): restore it")
-        return Lock.from_json(content)
     except OSError as error:
         raise ProjectError(f"{path} cannot be read: {error.strerror or error}; make it with carvana-ens lock") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise _foreign(path, error) from error
+    if schema != SCHEMA:
+        raise ProjectError(f"{path} is a lock of schema {schema!r}, this version reads {SCHEMA}: lock again")
+    if sha != digest(content):
+        raise ProjectError(f"{path} was changed after it was made (its sha256 does not fit): restore it")
+    try:
+        return Lock.from_json(content)
     except (ValueError, KeyError, TypeError, AttributeError, CarvanaEnsError) as error:
-        if type(error) is ProjectError and str(error).startswith(str(path)):
-            raise
-        told = f"{type(error).__name__}: {error}"
-        raise ProjectError(f"{path} is no lock of carvana-ens ({told}): make one with carvana-ens lock") from error
+        raise _foreign(path, error) from error
+
+
+def _foreign(path: Path, error: Exception) -> ProjectError:
+    told = f"{type(error).__name__}: {error}"
+    return ProjectError(f"{path} is no lock of carvana-ens ({told}): make one with carvana-ens lock")
 
 
 def maps_digest(store: ProbabilityStore) -> str:

@@ -34,7 +34,7 @@ from carvana_ens.store.store import ProbabilityStore, open_store
 from carvana_ens.types import Say, Track, unsaid, untracked
 from carvana_ens.verbs.blend import post_processed
 from carvana_ens.verbs.predict import predict
-from carvana_ens.verbs.regions import rounds
+from carvana_ens.verbs.regions import first_pass, rounds
 from carvana_ens.verbs.runs import recorded
 from carvana_ens.verbs.train import DONE, read_done
 from carvana_ens.verbs.versions import step_sources
@@ -129,11 +129,13 @@ def _predict(
     for name, table in lock.fold_tables.items():
         if not project.fold_file(name).is_file():
             write_folds(project.fold_file(name), table)
-    for names in rounds(project):
-        for name in names:
-            if name in missing:
-                split, dtype = lock.split, lock.members[name].dtype
-                predict(project, [name], split=split, images=images, device=device, dtype=dtype, say=say, track=track)
+    configs = [config for config in project.select(missing) if config.model != IMPORTED]
+    looking = any(first_pass(project, config) is not None for config in configs)
+    # only where the order matters: it takes every member of the project, also those whose plugin is not here
+    names = [name for names in rounds(project) for name in names if name in missing] if looking else missing
+    for name in names:
+        dtype = lock.members[name].dtype
+        predict(project, [name], split=lock.split, images=images, device=device, dtype=dtype, say=say, track=track)
 
 
 def _reasons(project: Project, lock: Lock, combined: Blend | PostProcessed, found: Found) -> list[str]:

@@ -219,6 +219,49 @@ def test_maps_that_are_others_are_not_wiped(locked):
     assert again(locked).code == 0
 
 
+def test_members_that_only_a_step_reads_are_predicted_too(day):
+    words = ["--weights", "learned-cut=1", "--postprocess", "roof-repair:member=bright-cut"]
+    day.did("blend", *words, "-o", day.root / "first.csv")
+    day.did("lock", *words, "-o", day.lock)
+    assert set(content(day.lock)["members"]) == {"learned-cut", "bright-cut"}
+    shutil.rmtree(day.cars / "stores")
+    assert again(day).code == 0
+    assert text(day.root / "again.csv") == text(day.root / "first.csv")
+
+
+def test_a_step_that_is_not_installed_is_named(locked):
+    def other(lock):
+        lock["steps"] = lock["steps"].replace("largest", "smallest")
+        lock["step_packages"] = ["some-steps 3.1"]
+
+    remade(locked.lock, other)
+    done = again(locked)
+    assert "packages of post-processing steps: some-steps 3.1 in the lock, none here" in done.err.splitlines()
+    assert "'smallest'" in done.error
+
+
+def test_a_member_of_a_checkpoint_from_elsewhere(day):
+    file = day.cars / "mine.json"
+    file.write_text(json.dumps({"cut": 117.0}))
+    day.did("add-model", "learned-cut", "--name", "mine", "--checkpoint", file)
+    day.did("predict", "mine", "--split", "test")
+    day.did("lock", "--weights", "mine=1", "-o", day.lock)
+    day.did("add-model", "learned-cut", "--name", "later")  # not in the lock, and not trained
+    shutil.rmtree(day.store("mine", "test"))
+    old = hashlib.sha256(file.read_bytes()).hexdigest()
+    good = file.read_bytes()
+    file.write_text(json.dumps({"cut": 118.0}))
+    assert f"member mine, checkpoint: sha256 {old[:12]}... in the lock, sha256" in again(day).error
+    file.unlink()
+    assert f"member mine, checkpoint: sha256 {old[:12]}... in the lock, none here" in again(day).error
+    (day.cars / "moved.json").write_bytes(good)
+    toml = day.cars / "ensemble.toml"
+    toml.write_text(toml.read_text().replace("mine.json", "moved.json"))
+    done = again(day)
+    assert (done.code, "the same text" in done.out) == (0, True)
+    assert "member mine, checkpoint: mine.json in the lock, moved.json here" in done.err.splitlines()
+
+
 def test_missing_maps_without_predicting(locked):
     shutil.rmtree(locked.store("bright-cut", "test"))
     done = again(locked, "--no-predict")
