@@ -321,21 +321,21 @@ def test_without_h5py_there_is_one_line(given, monkeypatch):
 
 
 def test_a_stopped_import_of_a_stack_reads_only_what_is_missing(given, monkeypatch):
-    from carvana_ens.store.writer import StoreWriter
+    from carvana_ens.store.hand import StoreHand
 
     ids, maps = mixed(given.values)
     np.savez_compressed(given.root / "all.npz", maps=maps, ids=ids)
-    plain = StoreWriter.write_codes
+    plain = StoreHand.put
 
     def stopping(self, image_id, codes):
         if image_id == ids[3]:
             raise KeyboardInterrupt
-        plain(self, image_id, codes)
+        return plain(self, image_id, codes)
 
-    monkeypatch.setattr(StoreWriter, "write_codes", stopping)
+    monkeypatch.setattr(StoreHand, "put", stopping)
     assert bring(given, "--threads", "1", place=given.root / "all.npz").code == 130
     assert open_store(given.store("net", "test")).missing() == sorted(ids[3:])
-    monkeypatch.setattr(StoreWriter, "write_codes", plain)
+    monkeypatch.setattr(StoreHand, "put", plain)
     assert "3 maps imported, 6 in all" in bring(given, place=given.root / "all.npz").out
     store = open_store(given.store("net", "test"))
     assert all(np.array_equal(store.read(i), rounded(values)) for i, values in given.values.items())
