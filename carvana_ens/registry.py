@@ -36,6 +36,8 @@ _OURS = {
     "carvana-ens-linknet": "linknet18 linknet34 linknet50",
     "carvana-ens-onnx": "onnx",
     "carvana-ens-refinenet": "refinenet-v1 refinenet-v2 refinenet-v3 refinenet-v4 refinenet-v5 refinenet-v6",
+    "carvana-ens-smp": "smp-deeplabv3 smp-deeplabv3plus smp-dpt smp-fpn smp-linknet smp-manet smp-pan smp-pspnet "
+    "smp-segformer smp-unet smp-unetplusplus smp-upernet",
     "carvana-ens-timm": "timm-fpn timm-linknet timm-unet",
     "carvana-ens-unet": "unet-128 unet-256 unet-512 unet-1024 myunet-128-2 myunet-256-2 myunet-512-2 myunet-1024-5 "
     "myunet-double-1024-5 myunet-128 myunet-128-1 myunet-256 myunet-256-1 myunet-512 myunet-v3 unet-scratch "
