@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import hashlib
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -274,6 +275,6 @@ def text_digest(path: Path) -> str:
         with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
             while piece := file.read(_PIECE):
                 found.update(piece)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read: {error}; is the file whole?") from error
     return found.hexdigest()

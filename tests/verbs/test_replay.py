@@ -346,3 +346,35 @@ def test_lock_warns_of_what_it_could_not_make_again(day):
     document = json.loads(day.did("lock", "--weights", "bright-cut=1", "-o", day.lock, "--json").out)
     assert document["unlike"] == ["member bright-cut, size: none in the lock, 24x36 here"]
     assert document["sha256"] == content(day.lock)["submission_sha256"]
+
+
+LOOKER = """
+import numpy as np
+from carvana_ens import Model
+from carvana_ens.learn.recipe import InputOptions
+
+
+class Looker(Model):
+    Options = type("LookerOptions", (InputOptions,), {})
+
+    def predict(self, batch):
+        return batch.images.mean(axis=-1, dtype=np.float32) / 255
+"""
+
+
+def test_a_member_whose_maps_another_looks_at_is_locked_and_predicted_first(project, oracle, monkeypatch):
+    site = project.root / "looking"
+    oracle.package(site, "looking", "[carvana_ens.models]\nlooker = replay_looker:Looker\n")
+    (site / "replay_looker.py").write_text(LOOKER)
+    monkeypatch.syspath_prepend(site)
+    project.did("add-model", "bright-cut", "--name", "z_first", "--set", "cut=150", "--set", "soft=5")
+    project.did("add-model", "looker", "--set", "roi=z_first", "--set", "roi_margin=3")
+    project.did("predict")
+    project.lock = project.root / "a.json"
+    words = ["--weights", "looker=1", "--threshold", "0.4"]
+    project.did("blend", *words, "-o", project.root / "first.csv")
+    project.did("lock", *words, "-o", project.lock)
+    assert list(content(project.lock)["members"]) == ["looker", "z_first"]  # not the order that they are predicted in
+    shutil.rmtree(project.cars / "stores")
+    assert again(project).code == 0
+    assert text(project.root / "again.csv") == text(project.root / "first.csv")
