@@ -24,7 +24,7 @@ from carvana_ens.ensemble.lock_file import (
     read_lock,
 )
 from carvana_ens.ensemble.steps import PostProcessed, parse_steps
-from carvana_ens.errors import DataError, PluginError, StaleError
+from carvana_ens.errors import DataError, PluginError, ProjectError, StaleError
 from carvana_ens.files import sha256_file
 from carvana_ens.model import MemberConfig
 from carvana_ens.output.submission import check_suffix, write_submission
@@ -260,7 +260,7 @@ def photos_digest(project: Project, split: str, images: Path | None = None) -> s
         return None
     try:
         return ids_digest(ImageFolder(folder).ids if split != "oof" else Workspace(project).ids)
-    except DataError:
+    except (DataError, ProjectError):  # maps made elsewhere need no photos and no masks here
         return None
 
 

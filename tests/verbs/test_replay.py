@@ -281,6 +281,17 @@ def test_imported_maps_must_be_there(day):
     assert "member a_net: its test maps here are others" in done.error
 
 
+@pytest.mark.parametrize("words", [[], ["--images", "train_hq"]])
+def test_maps_made_elsewhere_need_no_photos_and_no_masks(world, words):
+    world.run("init", world.cars, *(world.root / word if word == "train_hq" else word for word in words))
+    world.imported(*MEMBERS)
+    world.lock = world.root / "a.json"
+    for split in ("oof", "test"):
+        world.did("lock", "--split", split, "-o", world.lock)
+        assert content(world.lock)["photos_sha256"] is None
+        assert again(world).code == 0
+
+
 def test_a_dry_run_says_and_does_nothing(locked):
     shutil.rmtree(locked.cars / "stores")
     done = locked.did("replay", locked.lock, "--dry-run")
