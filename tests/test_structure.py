@@ -41,6 +41,7 @@ ONLY = {
     "distributed": "engine",
     "jinja2": "report",
     "matplotlib": "report",
+    "pymatting": "output",
 }
 """Libraries that one room alone may import."""
 SOURCES = sorted(PACKAGE.rglob("*.py"))

@@ -55,7 +55,7 @@ def write_submission(path: Path, rows: Iterable[tuple[str, bytes]], dialect: str
             if image_id in seen:
                 raise DataError(f"{path}: image id {image_id!r} comes twice; a submission has one row per photo")
             seen.add(image_id)
-            write(_row(image_id, rle, written))
+            write(submission_row(image_id, rle, written))
         if not seen:
             raise DataError(f"{path}: there is no row to write; a submission needs at least one photo")
     return len(seen)
@@ -157,7 +157,12 @@ def _opened(path: Path, *, compressed: bool) -> Iterator[Callable[[bytes], objec
         file.write(engine.flush())
 
 
-def _row(image_id: str, rle: bytes, dialect: Dialect) -> bytes:
+def submission_row(image_id: str, rle: bytes, dialect: Dialect) -> bytes:
+    """The line of one photo.
+
+    Raises:
+        DataError: an id that cannot be one, or an RLE of other characters than the dialect has.
+    """
     name = f"{check_id(image_id)}.jpg"
     if rle.translate(None, dialect.characters):
         raise DataError(

@@ -59,6 +59,16 @@ class Reader(Protocol):
         """
 
 
+LEVEL = 1
+"""Of zstd, of the chunks that we write."""
+
+
+def chunk_of(codes: Codes) -> bytes:
+    """The bytes of the chunk of one image, of the whole array's size, equal to what zarr writes in our layout."""
+    content: bytes = numcodecs.zstd.compress(codes.astype(codes.dtype.newbyteorder("<"), copy=False), LEVEL)
+    return content + int(google_crc32c.value(content)).to_bytes(CHECKSUM, "little")
+
+
 class DirectReader:
     """Reads our own layout: one image a chunk, codecs bytes (little-endian), zstd, crc32c.
 

@@ -11,7 +11,8 @@ import numpy as np
 import zarr
 
 from carvana_ens.errors import StoreError
-from carvana_ens.store.place import place_of
+from carvana_ens.store.chunks import chunk_of
+from carvana_ens.store.place import Folder, place_of
 from carvana_ens.store.schema import FULL_SCALE, DType
 from carvana_ens.store.store import ProbabilityStore, checksum
 from carvana_ens.types import Codes, ProbabilityMap, Size
@@ -98,7 +99,11 @@ class StoreHand:
             padded = np.zeros(self._store.shape[1:], dtype=codes.dtype)
             padded[: codes.shape[0], : codes.shape[1]] = codes
         with writable(self._store.path, f"the map of {image_id}"):
-            self._prob[number] = padded
+            if self._store.direct and isinstance(self._place, Folder):
+                # zarr's way to the same bytes costs as much again as compressing them
+                self._place.put(f"prob/c/{number}/0/0", chunk_of(padded))
+            else:
+                self._prob[number] = padded
         return checksum(codes)
 
 

@@ -86,6 +86,17 @@ class Folder:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
+    def put(self, key: str, content: bytes) -> None:
+        """Writes a file of a store, as zarr does: under a temporary name beside it, renamed when it is whole."""
+        path = self._path / key
+        temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(content)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
     def ranges(self, key: str) -> ReadAt | None:
         try:
             return _File(self._path / key)

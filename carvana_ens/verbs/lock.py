@@ -18,7 +18,7 @@ from carvana_ens.ensemble.blending import Blend
 from carvana_ens.ensemble.lock_file import Lock, LockedMember
 from carvana_ens.ensemble.steps import PostProcessed, parse_steps, steps_text
 from carvana_ens.errors import DataError, PluginError
-from carvana_ens.output.submission import HEADER, _row, check_suffix
+from carvana_ens.output.submission import HEADER, check_suffix, submission_row
 from carvana_ens.project import IMPORTED, Project
 from carvana_ens.store.schema import Provenance, ids_digest
 from carvana_ens.store.store import open_store
@@ -111,7 +111,7 @@ def _blended_digest(combined: Blend | PostProcessed, threads: int | None, track:
     dialect = find_dialect(CARVANA)
     text = hashlib.sha256(HEADER)
     for image_id, rle in track(combined.rles(threads), len(combined.ids), "lock"):
-        text.update(_row(image_id, rle, dialect))
+        text.update(submission_row(image_id, rle, dialect))
     return text.hexdigest()
 
 

@@ -52,7 +52,7 @@ def complete(fake_site, tmp_path):
 
 def test_verbs(complete):
     found, loaded = complete("carvana-ens re")
-    assert found == ["remove-model", "report"]
+    assert found == ["remove-model", "report", "replay"]
     assert not loaded & HEAVIER
     assert "--device" in complete("carvana-ens predict --d")[0]
 

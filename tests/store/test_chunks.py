@@ -395,3 +395,31 @@ def test_threads_do_not_disturb_each_other(tmp_path, codecs):
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(work, range(4)))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_chunks_that_we_write_are_those_that_zarr_writes(tmp_path, dtype):
+    from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
+
+    from carvana_ens.store.chunks import chunk_of
+
+    rng = np.random.default_rng(1)
+    for number, codes in enumerate(
+        [
+            np.zeros((7, 9), dtype),
+            rng.integers(0, 255, (7, 9)).astype(dtype),
+            rng.integers(0, 9, (700, 900)).astype(dtype),
+        ]
+    ):
+        array = zarr.create_array(
+            tmp_path / f"{number}.zarr",
+            shape=(1, *codes.shape),
+            chunks=(1, *codes.shape),
+            dtype=dtype,
+            serializer=BytesCodec(endian="little" if dtype == "uint16" else None),
+            compressors=[ZstdCodec(level=1), Crc32cCodec()],
+            fill_value=0,
+            config={"write_empty_chunks": True},
+        )
+        array[0] = codes
+        assert (tmp_path / f"{number}.zarr" / "c" / "0" / "0" / "0").read_bytes() == chunk_of(codes)
