@@ -7,7 +7,7 @@ PLUGINS := $(sort $(dir $(wildcard plugins/*/pyproject.toml)))
 PLUGIN_FILES := $(wildcard plugins/*/*.py plugins/*/carvana_ens_*/*.py plugins/*/pyproject.toml)
 PYTHON_FILES := carvana_ens tests plugins quick_start.ipynb
 
-.PHONY: install demo test lint types unit checked bench bench-scale bench-search bench-spaces bench-tune bench-gpu bench-training stress fix clean
+.PHONY: install demo test lint types unit checked bench bench-scale bench-search bench-spaces bench-tune bench-gpu bench-training stress blending fix clean
 
 install: $(INSTALLED)
 
@@ -46,6 +46,14 @@ checked: install
 stress: install
 	CARVANA_ENS_STRESS=1 $(BIN)/python -m pytest -q tests/store/test_repair.py tests/cli/test_kills.py
 
+# The half that needs no torch, in an environment without it: make blending PYTHON=python3.13 tries another Python.
+blending:
+	test -x $(VENV)-blending/bin/python || $(PYTHON) -m venv $(VENV)-blending
+	$(VENV)-blending/bin/python -m pip install --quiet --upgrade pip
+	$(VENV)-blending/bin/python -m pip install --quiet -e '.[dist,outlines,s3]' ./plugins/carvana-ens-postprocess \
+		hypothesis 'moto[server]' opencv-python-headless pycocotools pytest rlemasklib scikit-learn
+	$(VENV)-blending/bin/python -m pytest -q tests/core tests/store tests/ensemble tests/output tests/report tests/data tests/engine
+
 bench: install
 	$(BIN)/carvana-ens bench
 	$(BIN)/python tests/benchmarks/bench_help.py
@@ -79,4 +87,4 @@ fix: install
 	$(BIN)/ruff format $(PYTHON_FILES)
 
 clean:
-	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-blending demo .pytest_cache .mypy_cache .ruff_cache
