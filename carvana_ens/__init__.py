@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from carvana_ens.ensemble.step_choice import choose_steps as choose_steps
     from carvana_ens.ensemble.steps import PostProcessed as PostProcessed
     from carvana_ens.ensemble.steps import parse_steps as parse_steps
-    from carvana_ens.ensemble.tuner import tune as tune
+    from carvana_ens.ensemble.tune import tune as tune
     from carvana_ens.errors import CarvanaEnsError as CarvanaEnsError
     from carvana_ens.errors import TrainingError as TrainingError
     from carvana_ens.errors import UsageError as UsageError
@@ -92,7 +92,7 @@ _HOMES = {
     "rle_decode_many": "core.rle_batch",
     "rle_encode": "core.rle",
     "rle_encode_many": "core.rle_batch",
-    "tune": "ensemble.tuner",
+    "tune": "ensemble.tune",
 }
 """Where each public name lives."""
 

@@ -6,38 +6,33 @@ scores surely more on photos that were held out: where the interval of its hones
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 
 from carvana_ens import __version__
-from carvana_ens.core.rle import mask_bits
 from carvana_ens.core.spaces import PROBABILISTIC, Space, check_kind
-from carvana_ens.core.weights import parse_threshold, threshold_text
-from carvana_ens.data.folds import FoldTable
-from carvana_ens.data.ids import groups as groups_of
+from carvana_ens.core.weights import threshold_text
 from carvana_ens.ensemble.blending import Blend
 from carvana_ens.ensemble.bootstrap import Interval
-from carvana_ens.ensemble.disputed import MEMORY, Disputed, common_ids, keep_disputed
+from carvana_ens.ensemble.disputed import MEMORY, Disputed, keep_disputed
 from carvana_ens.ensemble.expected_dice import expected_dice_scores
 from carvana_ens.ensemble.honest import Choice, Honest, honest_gain, nested
 from carvana_ens.ensemble.kept_searches import KeptSearches
-from carvana_ens.ensemble.objectives import Objective, objective_named
+from carvana_ens.ensemble.objectives import Objective
 from carvana_ens.ensemble.out_of_fold import OutOfFold
 from carvana_ens.ensemble.pareto import Ensemble, MemberCost, ensembles
 from carvana_ens.ensemble.search import Found
 from carvana_ens.ensemble.searched_space import SearchedSpace
 from carvana_ens.ensemble.spaces import UNFITTED, CodeCounts, count_codes, fit_space, space_of
 from carvana_ens.ensemble.step_choice import ChosenSteps, choose_steps, score_steps
-from carvana_ens.ensemble.steps import parse_steps, steps_text
+from carvana_ens.ensemble.steps import steps_text
 from carvana_ens.ensemble.worth import MemberWorth, Worth, honest_folds, member_worth, subset_score, worth
-from carvana_ens.errors import DataError, UsageError
+from carvana_ens.errors import UsageError
 from carvana_ens.files import digest
 from carvana_ens.postprocess import Step
-from carvana_ens.store.store import ProbabilityStore
-from carvana_ens.types import Bits, Mask, Size, Track, untracked
 
 CUTS = ("threshold", "expected-dice", "best")
 """How the blend is cut; "best": by an expected Dice where that scores surely more."""
@@ -126,71 +121,6 @@ class Outcome:
     def threshold(self) -> Fraction:
         """Of the space; unused by a cut by expected Dice."""
         return self.found.best.threshold
-
-
-def tune(
-    stores: Mapping[str, ProbabilityStore],
-    masks: Callable[[str], Mask],
-    groups: Mapping[str, str] | None = None,
-    *,
-    low: str | float | Fraction = "0.25",
-    high: str | float | Fraction = "0.75",
-    objective: str = "mean-dice",
-    spaces: Sequence[str] = ("probability",),
-    cut: str = "threshold",
-    postprocess: str = "",
-    seed: int = 0,
-    tables: Mapping[str, FoldTable] | None = None,
-    threads: int | None = None,
-    track: Track = untracked,
-) -> Outcome:
-    """Weights and threshold on out-of-fold maps without a project; see the module, and ``Asked`` for the options.
-
-    Args:
-        stores: out-of-fold maps by member.
-        masks: gives the true mask of an image id, (H, W) bool; called from threads, once an image.
-        groups: the group of each image, the others are left out; None: the part of an id before its last ``_``.
-        low: least threshold to search.
-        high: greatest; the same: that one.
-        objective: mean-dice, pooled-dice or mean-iou.
-        spaces: see ``Asked``.
-        cut: see ``Asked``.
-        postprocess: steps to try, such as "largest,fill-holes".
-        seed: of the search's random starts, and of folds where the members share no table.
-        tables: the fold tables by name that the stores were made with, see ``data.folds.read_folds``.
-        threads: None for as many as there are processors.
-        track: shows progress.
-
-    Raises:
-        UsageError: options that cannot be meant.
-        DataError: a mask of another size than the maps, or no image that all members have.
-        StoreError: maps that are missing or damaged, or by a model that saw their images.
-    """
-    for store in stores.values():
-        store.require_complete()
-    known = groups_of(common_ids(list(stores.values()))) if groups is None else groups
-    bits: dict[str, Bits] = {}
-
-    def truth(image_id: str, size: Size) -> Bits:
-        if image_id not in bits:
-            mask = masks(image_id)
-            if mask.shape != tuple(size):
-                raise DataError(f"the mask of {image_id} is {mask.shape}, its maps are {size}: give one of that size")
-            bits[image_id] = mask_bits(mask)
-        return bits[image_id]
-
-    maps = OutOfFold(stores, truth, "", known, tables or {}, None, threads, track)
-    steps = parse_steps(postprocess)
-    asked = Asked(
-        parse_threshold(low),
-        parse_threshold(high),
-        objective_named(objective),
-        seed=seed,
-        spaces=tuple(spaces),
-        cut=cut,
-        steps=steps,
-    )
-    return tune_maps(maps, asked, dict.fromkeys(stores, MemberCost(0.0, 0)))
 
 
 def tune_maps(maps: OutOfFold, asked: Asked, costs: Mapping[str, MemberCost], kept: Path | None = None) -> Outcome:
