@@ -65,7 +65,8 @@ LEVEL = 1
 
 def chunk_of(codes: Codes) -> bytes:
     """The bytes of the chunk of one image, of the whole array's size, equal to what zarr writes in our layout."""
-    content: bytes = numcodecs.zstd.compress(codes.astype(codes.dtype.newbyteorder("<"), copy=False), LEVEL)
+    rows = np.ascontiguousarray(codes, codes.dtype.newbyteorder("<"))  # a view of turned codes lies in memory otherwise
+    content: bytes = numcodecs.zstd.compress(rows, LEVEL)
     return content + int(google_crc32c.value(content)).to_bytes(CHECKSUM, "little")
 
 

@@ -409,6 +409,7 @@ def test_chunks_that_we_write_are_those_that_zarr_writes(tmp_path, dtype):
             np.zeros((7, 9), dtype),
             rng.integers(0, 255, (7, 9)).astype(dtype),
             rng.integers(0, 9, (700, 900)).astype(dtype),
+            rng.integers(0, 9, (70, 50)).astype(dtype).T,
         ]
     ):
         array = zarr.create_array(

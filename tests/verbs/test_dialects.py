@@ -73,12 +73,12 @@ def test_another_dialect_is_noticed(two):
 
 
 def test_a_row_that_is_not_its_mask_is_found(two, monkeypatch):
-    plain = submission._row
+    plain = submission.submission_row
 
     def spoiled(image_id, rle, dialect):
         return plain(image_id, rle.replace(b" ", b" 1", 1) if image_id == "c9d_02" else rle, dialect)
 
-    monkeypatch.setattr(submission, "_row", spoiled)
+    monkeypatch.setattr(submission, "submission_row", spoiled)
     told = two.do("blend", "-o", two.root / "out.csv", "--check").error
     assert "c9d_02" in told
 
