@@ -10,6 +10,7 @@ import gzip
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -166,6 +167,11 @@ def coco(path: Path, masks: dict[str, np.ndarray], category: str = "car") -> Pat
     return path
 
 
+def heeding_interrupts() -> None:
+    """In a child: Ctrl-C means something, also where a shell started the tests in its background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @dataclass
 class Done:
     """code, out and err of one command."""
@@ -256,6 +262,7 @@ class World:
         path = filter(None, [str(self.site), str(source), os.environ.get("PYTHONPATH")])
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
         pipe = subprocess.PIPE
+        more.setdefault("preexec_fn", heeding_interrupts)
         return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment, **more)
 
 
