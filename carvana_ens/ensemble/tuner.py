@@ -15,7 +15,7 @@ from pathlib import Path
 from carvana_ens import __version__
 from carvana_ens.core.spaces import PROBABILISTIC, Space, check_kind
 from carvana_ens.core.weights import threshold_text
-from carvana_ens.ensemble.blending import Blend
+from carvana_ens.ensemble.blending import Blend, check_cut
 from carvana_ens.ensemble.bootstrap import Interval
 from carvana_ens.ensemble.disputed import MEMORY, Disputed, keep_disputed
 from carvana_ens.ensemble.expected_dice import expected_dice_scores
@@ -208,8 +208,9 @@ class _Tuner:
         asked, maps = self._asked, self._maps
         if asked.cut == "threshold" or (asked.cut == "best" and space.kind not in PROBABILISTIC):
             return "threshold", honest
-        if honest is None:
-            return "expected-dice", None
+        check_cut("expected-dice", space)
+        if honest is None:  # there is one group only, so that nothing says which is better
+            return ("expected-dice" if asked.cut == "expected-dice" else "threshold"), None
 
         def scores(choice: Choice, ids: Sequence[str]) -> dict[str, float]:
             weights = {name: weight for name, weight in choice.weights.items() if weight}
@@ -241,7 +242,8 @@ class _Tuner:
         by_image: dict[str, float] = {}
         for fold, own in honest.choices.items():
             held_out = self._held_out(fold)
-            rest = sorted(set(self._ids) - set(held_out), key=self._ids.index)
+            out = set(held_out)
+            rest = [image_id for image_id in self._ids if image_id not in out]
             steps = self._chosen(own, cut, rest).steps
             by_image |= score_steps(
                 self._blend(own, cut),

@@ -80,7 +80,8 @@ def verify(
                 tracked = track(found, len(there), f"{config.name} {path.stem}")
                 damage = {i: line for i, line in zip(there, tracked, strict=True) if line is not None}
                 done = Verified(str(path), len(there) - len(damage), len(missing), list(damage.values()))
-                if repair and damage:
+                # also a packed store whose repair was stopped: maps are missing, and nobody could write them there
+                if repair and (damage or (missing and store.packed is not None)):
                     forget_maps(path, damage)
                     done = replace(done, repaired=len(damage))
                 results.append(done)

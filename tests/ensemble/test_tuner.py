@@ -175,3 +175,15 @@ def test_from_python_without_a_project(store):
     assert found.judged.worth.score.groups == 10
     with pytest.raises(DataError, match=r"a_0 is \(32, 24\), its maps are 24x32"):
         carvana_ens.tune(stores, lambda image_id: masks[image_id].T)
+
+
+def test_of_one_group_nothing_says_that_another_cut_is_better(store):
+    members, masks = uncertain()
+    stores = {name: store(name, maps) for name, maps in members.items()}
+    found = carvana_ens.tune(stores, masks.__getitem__, dict.fromkeys(masks, "one"), cut="best")
+    assert found.cut == "threshold"
+    assert found.reason == "there is one group only"
+    taken = carvana_ens.tune(stores, masks.__getitem__, dict.fromkeys(masks, "one"), cut="expected-dice")
+    assert taken.cut == "expected-dice"
+    with pytest.raises(UsageError, match="logit"):
+        carvana_ens.tune(stores, masks.__getitem__, dict.fromkeys(masks, "one"), spaces=("logit",), cut="expected-dice")
