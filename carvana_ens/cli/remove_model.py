@@ -12,7 +12,7 @@ from carvana_ens.cli.completed import MEMBER
 @click.argument("member", type=MEMBER)
 @click.pass_context
 def command(ctx: click.Context, member: str) -> None:
-    """Take a member out of ensemble.toml; its checkpoints and maps stay on disk.
+    """Take a member out of ensemble.toml; its checkpoints and maps stay.
 
     \b
     Example:
@@ -23,4 +23,4 @@ def command(ctx: click.Context, member: str) -> None:
     left = remove_model(open_project(ctx), member)
     click.echo(f"removed member {member}")
     for path in left:
-        click.echo(f"kept on disk: {path}")
+        click.echo(f"kept: {path}")

@@ -6,6 +6,8 @@ Paths in it are relative to it. What the verbs make lies beside it::
 
     ensemble.toml  folds/<name>.json  checkpoints/<member>/fold<k>/  pseudo/<name>/  stores/<member>/<split>.zarr
     tuning.json  runs/  cache/masks
+
+The stores may lie elsewhere (``stores``), in another folder or at an address.
 """
 
 from __future__ import annotations
@@ -29,12 +31,14 @@ from carvana_ens.project.values import (
     seed_of,
     share_of,
     size_of,
+    stores_of,
     table_of,
     tables_of,
     text_of,
     tta_of,
     views_of,
 )
+from carvana_ens.store.place import Where, below
 from carvana_ens.types import Json
 
 FILE = "ensemble.toml"
@@ -100,10 +104,11 @@ class Project:
         self.root = root
         self.file = root / FILE
         document = parse(self.file, read_text(self.file) if text is None else text)
-        check_keys(self.file, "", document, ("schema", "data", "folds", "members"))
+        check_keys(self.file, "", document, ("schema", "stores", "data", "folds", "members"))
         if document.get("schema") != SCHEMA:
             got = document.get("schema")
             raise ProjectError(f"{self.file}: schema is {got!r}, this version reads {SCHEMA}: upgrade carvana-ens")
+        self.stores = stores_of(self.file, document.get("stores", "stores"), root)
         self.data = self._data(table_of(self.file, document, "data"))
         self.folds = {name: self._folds(name, table) for name, table in tables_of(self.file, document, "folds")}
         self.folds.setdefault("default", FoldsConfig())
@@ -274,9 +279,13 @@ class Project:
         """Where one fold model of a member (or of the member it is like) is kept."""
         return self.root / "checkpoints" / (member.like or member.name) / f"fold{fold}"
 
-    def store_path(self, member: str, split: str) -> Path:
+    def member_stores(self, member: str) -> Where:
+        """Where the maps of a member are kept."""
+        return below(self.stores, member)
+
+    def store_path(self, member: str, split: str) -> Where:
         """Where the maps of a member and split are kept."""
-        return self.root / "stores" / member / f"{split}.zarr"
+        return below(self.member_stores(member), f"{split}.zarr")
 
     def pseudo_folder(self, name: str) -> Path:
         """Where the pseudo-labels of that name are kept."""

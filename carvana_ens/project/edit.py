@@ -29,11 +29,12 @@ from carvana_ens.project.config import (
     Project,
 )
 from carvana_ens.project.values import parse, read_text
+from carvana_ens.store.place import is_address
 from carvana_ens.types import Json
 
 
-def create_project(root: Path, data: DataConfig, folds: FoldsConfig) -> Project:
-    """Writes ``root/ensemble.toml``.
+def create_project(root: Path, data: DataConfig, folds: FoldsConfig, stores: str | None = None) -> Project:
+    """Writes ``root/ensemble.toml``. stores: a folder or an address; None: ``stores`` beside the file.
 
     Raises:
         ProjectError: there is one already, or the settings cannot be meant.
@@ -44,6 +45,8 @@ def create_project(root: Path, data: DataConfig, folds: FoldsConfig) -> Project:
     document = tomlkit.document()
     document.add(tomlkit.comment("A carvana-ens project: edit freely; verbs keep what you write. Paths are relative."))
     document["schema"] = SCHEMA
+    if stores is not None:
+        document["stores"] = stores if is_address(stores) else _beside(Path(stores), root)
     table = tomlkit.table()
     for key in ("images", "masks", "test"):
         path: Path | None = getattr(data, key)

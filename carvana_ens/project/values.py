@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import os
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -13,6 +15,7 @@ from tomlkit.exceptions import TOMLKitError
 
 from carvana_ens.errors import ProjectError, UsageError
 from carvana_ens.model import TTA
+from carvana_ens.store.place import Where, is_address
 from carvana_ens.types import Json, Size
 
 
@@ -79,6 +82,16 @@ def text_of(file: Path, where: str, value: Json) -> str:
     if not isinstance(value, str) or not value:
         raise ProjectError(f"{file}: {where} takes a text, got {value!r}")
     return value
+
+
+def stores_of(file: Path, value: Json, root: Path) -> Where:
+    """A folder, relative to ``root``, or an address."""
+    text = text_of(file, "stores", value)
+    if not is_address(text):
+        return Path(os.path.normpath(root / text))
+    if re.fullmatch(r"(s3|gs|az)://[^/?#\s]+(/[^/?#\s]+)*/?", text) is None or {".", ".."} & {*text.split("/")}:
+        raise ProjectError(f'{file}: stores takes a folder or an address such as "s3://bucket/cars", got {text!r}')
+    return text.rstrip("/")
 
 
 def size_of(file: Path, where: str, value: Json) -> Size:

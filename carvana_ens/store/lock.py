@@ -8,6 +8,7 @@ import socket
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
+from typing import Literal
 
 from filelock import FileLock, Timeout
 
@@ -53,9 +54,40 @@ def note_beside(folder: Path) -> Path:
 
 
 def holder_note(token: str) -> dict[str, Json]:
-    """Who holds a lock: host, process and time; token: the name that it gave itself for this one time."""
-    time = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"host": socket.gethostname(), "pid": os.getpid(), "time": time, "token": token}
+    """Who holds a lock: host, process and time; token: the name that it gave itself for this one time.
+
+    begun: tells the process from a later one of the same number; empty where the system cannot.
+    """
+    time, pid = datetime.now(UTC).isoformat(timespec="seconds"), os.getpid()
+    return {"host": socket.gethostname(), "pid": pid, "begun": _begun(pid), "time": time, "token": token}
+
+
+def holder_state(note: bytes) -> Literal["running", "ended", "unknown"]:
+    """What this machine knows of the process that wrote a note; of one on another host nothing."""
+    try:
+        holder = json.loads(note)
+        pid, begun = int(holder["pid"]), str(holder.get("begun", ""))
+        if os.name != "posix" or holder["host"] != socket.gethostname():
+            return "unknown"
+        os.kill(pid, 0)  # asks whether it is there; nothing is sent
+    except ProcessLookupError:
+        return "ended"
+    except PermissionError:
+        return "running"  # another user's
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, OverflowError):
+        return "unknown"
+    now = _begun(pid)
+    return "ended" if begun and now and begun != now else "running"
+
+
+def _begun(pid: int) -> str:
+    """When a process began, in ticks since which boot (proc(5)); "ended" of one that was killed and not waited for."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        state, *fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        return "ended" if state in "ZX" else f"{boot} {fields[18]}"
+    except (OSError, ValueError, IndexError):
+        return ""
 
 
 def holder_named(note: bytes | None) -> str:

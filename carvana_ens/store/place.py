@@ -1,8 +1,4 @@
-"""Where a store lies: a folder, or the address of an object store (``s3://bucket/name.zarr``, extra ``[s3]``).
-
-Addresses go through obstore, which takes keys, region and endpoint from the environment (``AWS_ACCESS_KEY_ID``,
-``AWS_REGION``, ``AWS_ENDPOINT_URL``, ``AWS_ALLOW_HTTP``, ...).
-"""
+"""Where a store lies: a folder, or the address of an object store (``s3://bucket/name.zarr``, extra ``[s3]``)."""
 
 from __future__ import annotations
 
@@ -10,14 +6,18 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from carvana_ens.errors import StoreError, UsageError, first_line
-from carvana_ens.store.lock import WriterLock, holder_named, holder_note, note_beside, token_in
+from carvana_ens.errors import StoreError
+from carvana_ens.store.lock import WriterLock, note_beside, token_in
 
+Where = str | Path
+"""A folder, or the address of one as text (``s3://bucket/name.zarr``)."""
+UNFINISHED = "carvana_ens_unfinished"
+"""Attribute of a group that is being made or removed: no store to readers, and made anew by writers."""
 ReadAt = Callable[[int, int], bytes]
 """(offset, size) -> that many bytes from there, fewer where it ends; OSError or StoreError when it cannot be read."""
 
@@ -31,11 +31,32 @@ class Place(Protocol):
     def ranges(self, key: str) -> ReadAt | None:
         """Reads parts of what lies under a key, from several threads; None where there is nothing."""
 
+    def put(self, key: str, content: bytes) -> None:
+        """Writes what lies under a key: at any moment the old bytes are there or the new ones."""
+
     def zarr(self, *, read_only: bool) -> Any:
         """What ``zarr.open_group`` takes."""
 
+    def out_of_reach(self, error: BaseException) -> bool:
+        """Whether what zarr raised is about reaching this place, and not about what lies there."""
+
+    def exists(self) -> bool:
+        """Whether a store lies there, in whatever state; one that is being made or removed does not."""
+
+    def size(self) -> int:
+        """Bytes of all that lies there; 0 where there is nothing."""
+
+    def stores(self) -> list[Where]:
+        """The stores in this folder, in order of their names."""
+
+    def begun(self) -> list[Where]:
+        """Stores in this folder of which stops left something that is no store, whether one is there too or not."""
+
     def create(self, fill: Callable[[Any], None]) -> None:
         """Makes the store by ``fill``, so that a stop leaves a whole one or none that can be opened."""
+
+    def remove(self) -> None:
+        """Removes the store, whose lock must be held, so that a stop leaves a whole one or none that can be opened."""
 
     def free(self) -> int | None:
         """Bytes that can still be written there; None where nobody knows."""
@@ -46,14 +67,48 @@ class Place(Protocol):
     def writer(self) -> str | None:
         """The token of whoever holds the lock, or was killed while it did; None where nobody is known."""
 
+    def break_lock(self) -> str | None:
+        """Takes the lock from a writer that was killed, and says who that was; None where no lock is left.
 
-def place_of(where: str | Path) -> Place:
+        Raises:
+            StoreError: the writer is at work, as far as this machine can know.
+        """
+
+
+def is_address(where: Where) -> bool:
+    """Whether it is the address of an object store, and no folder."""
+    return "://" in str(where)
+
+
+def below(where: Where, *names: str) -> Where:
+    """What lies in a folder, or under an address."""
+    return "/".join((str(where).rstrip("/"), *names)) if is_address(where) else Path(where).joinpath(*names)
+
+
+def absolute(where: Where) -> Where:
+    """The same for processes that are in other folders."""
+    return where if is_address(where) else Path(where).absolute()
+
+
+def is_made(about: bytes | None) -> bool:
+    """Whether a store's zarr.json (None: there is none) is of more than what a stop left of one in the making."""
+    try:
+        return about is not None and UNFINISHED not in json.loads(about)["attributes"]
+    except (ValueError, KeyError, TypeError):
+        return True  # not ours to make anew: opening it says what is wrong
+
+
+def place_of(where: Where) -> Place:
     """The place of a path or an address.
 
     Raises:
         UsageError: an address, and the extra ``[s3]`` is not installed.
     """
-    return Bucket(str(where)) if "://" in str(where) else Folder(Path(where))
+    if is_address(where):
+        from carvana_ens.store.bucket import Bucket
+
+        return Bucket(str(where))
+    return Folder(Path(where))
 
 
 class _File:
@@ -106,6 +161,22 @@ class Folder:
     def zarr(self, *, read_only: bool) -> Any:  # noqa: ARG002  (the mode of open_group says it)
         return self._path
 
+    def out_of_reach(self, error: BaseException) -> bool:
+        return isinstance(error, OSError)
+
+    def exists(self) -> bool:
+        return self._path.exists()
+
+    def size(self) -> int:
+        return sum(file.stat().st_size for file in self._path.rglob("*") if file.is_file())
+
+    def stores(self) -> list[Where]:
+        return [*sorted(self._path.glob("*.zarr"))]
+
+    def begun(self) -> list[Where]:
+        hidden = (path.name.removeprefix(".").partition(".zarr.")[0] for path in self._path.glob(".*.zarr.*.partial*"))
+        return [self._path / f"{name}.zarr" for name in sorted(set(hidden))]
+
     def create(self, fill: Callable[[Any], None]) -> None:
         """Under a temporary name, renamed when it is whole."""
         temporary = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex}.partial")
@@ -116,6 +187,13 @@ class Folder:
             raise StoreError(f"{self} cannot be made: {error.strerror or error}") from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+    def remove(self) -> None:
+        """Renamed first."""
+        gone = self._path.with_name(f".{self._path.name}.removed.partial")
+        shutil.rmtree(gone, ignore_errors=True)
+        self._path.rename(gone)
+        shutil.rmtree(gone)
 
     def free(self) -> int | None:
         with suppress(OSError):
@@ -131,106 +209,9 @@ class Folder:
         except FileNotFoundError:
             return None
 
-
-class Bucket:
-    """An address of an object store."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url.rstrip("/")
-        try:
-            import obstore.store
-        except ImportError:
-            raise UsageError(f"{url} is an address: pip install 'carvana-ens[s3]' to read and write it") from None
-        parent, _, self._name = self._url.rpartition("/")
-        try:
-            self._store = obstore.store.from_url(self._url)
-            self._parent = obstore.store.from_url(parent)
-        except Exception as error:
-            raise UsageError(
-                f"{url} is no address of a store, such as s3://bucket/name.zarr: {first_line(error)}"
-            ) from error
-
-    def __str__(self) -> str:
-        return self._url
-
-    def get(self, key: str) -> bytes | None:
-        import obstore
-        import obstore.exceptions
-
-        try:
-            return bytes(obstore.get(self._store, key).bytes())
-        except (FileNotFoundError, obstore.exceptions.NotFoundError):
-            return None
-        except Exception as error:
-            raise StoreError(f"{self} cannot be read: {first_line(error)}") from error
-
-    def ranges(self, key: str) -> ReadAt | None:
-        import obstore
-        import obstore.exceptions
-
-        try:
-            obstore.head(self._store, key)
-        except (FileNotFoundError, obstore.exceptions.NotFoundError):
-            return None
-        except Exception as error:
-            raise StoreError(f"{self} cannot be read: {first_line(error)}") from error
-
-        def read_at(at: int, size: int) -> bytes:
-            try:
-                return bytes(obstore.get_range(self._store, key, start=at, length=size)) if size else b""
-            except Exception as error:
-                raise StoreError(f"{self} cannot be read: {first_line(error)}") from error
-
-        return read_at
-
-    def zarr(self, *, read_only: bool) -> Any:
-        from zarr.storage import ObjectStore
-
-        return ObjectStore(self._store, read_only=read_only)
-
-    def create(self, fill: Callable[[Any], None]) -> None:
-        """In place: until ``fill`` has ended, the group says of itself that it is unfinished."""
-        try:
-            fill(self.zarr(read_only=False))
-        except StoreError:
-            raise
-        except Exception as error:
-            raise StoreError(f"{self} cannot be made: {first_line(error)}") from error
-
-    def free(self) -> int | None:
+    def break_lock(self) -> str | None:
+        """None: the lock is the operating system's, and ends with its process."""
+        if self._path.parent.exists():
+            with self.lock():
+                pass
         return None
-
-    @contextmanager
-    def lock(self, token: str = "") -> Iterator[None]:
-        """An object beside the store, made only where there is none; a killed writer leaves it behind."""
-        import obstore
-        import obstore.exceptions
-
-        name = f"{self._name}.lock"
-        try:
-            obstore.put(self._parent, name, json.dumps(holder_note(token)).encode(), mode="create")
-        except (FileExistsError, obstore.exceptions.AlreadyExistsError):
-            raise StoreError(
-                f"{self} is being written by {holder_named(self._note())}: wait for it, or if it was killed delete the "
-                f"object {self._url}.lock"
-            ) from None
-        except Exception as error:
-            raise StoreError(f"{self} cannot be written: {first_line(error)}") from error
-        try:
-            yield
-        finally:
-            obstore.delete(self._parent, name)
-
-    def writer(self) -> str | None:
-        return token_in(self._note())
-
-    def _note(self) -> bytes | None:
-        import obstore
-        import obstore.exceptions
-
-        try:
-            return bytes(obstore.get(self._parent, f"{self._name}.lock").bytes())
-        except (FileNotFoundError, obstore.exceptions.NotFoundError):
-            return None
-        except Exception as error:
-            raise StoreError(f"{self} cannot be read: {first_line(error)}") from error

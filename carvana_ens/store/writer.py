@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,13 +16,11 @@ from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 
 from carvana_ens.errors import StoreError
 from carvana_ens.store.hand import StoreHand, array_of, writable
-from carvana_ens.store.place import Place, place_of
+from carvana_ens.store.place import UNFINISHED, Place, is_made, place_of
 from carvana_ens.store.schema import DONE, DONE_CHUNK, DType, Provenance, attributes
 from carvana_ens.store.store import ProbabilityStore
 from carvana_ens.types import Codes, ProbabilityMap, Size
 
-UNFINISHED = "carvana_ens_unfinished"
-"""Attribute of a group that is still being made."""
 LEAST = 0.005
 """Of the size of a map's codes: what networks' maps take at least when they are compressed."""
 SAMPLE = 16
@@ -66,11 +63,11 @@ class StoreWriter:
         """
         self._lock.__enter__()
         try:
-            if not _is_made(self._place):
+            if not is_made(self._place.get("zarr.json")):
                 _create(self._place, self._ids, self._sizes, self._provenance, self._dtype)
             self._open()
-        except BaseException:
-            self._lock.__exit__(None, None, None)
+        except BaseException as error:
+            self._lock.__exit__(type(error), error, error.__traceback__)
             raise
         return self
 
@@ -173,15 +170,6 @@ class StoreWriter:
                 self._done[first:last] = self._records[first:last]
 
 
-def _is_made(place: Place) -> bool:
-    """Whether anything lies there but what a stop left of a store in the making."""
-    metadata = place.get("zarr.json")
-    try:
-        return metadata is not None and UNFINISHED not in json.loads(metadata)["attributes"]
-    except (ValueError, KeyError, TypeError):
-        return True  # not ours to make anew: opening it says what is wrong
-
-
 def _anew(path: str | Path) -> str:
     return f"remove {path} or use --fresh to make it anew"
 
@@ -197,7 +185,7 @@ def _create(place: Place, ids: Sequence[str], sizes: Sequence[Size], provenance:
 
     def fill(where: Any) -> None:
         # the mark is taken away last: until then the store is not there for readers, and is made anew by writers
-        group = zarr.create_group(where, zarr_format=3, attributes={UNFINISHED: True}, overwrite=True)
+        group = zarr.create_group(where, zarr_format=3, attributes={UNFINISHED: True})
         group.create_array(
             "prob",
             shape=(count, height, width),

@@ -33,6 +33,7 @@ from carvana_ens.output.submission import (
 )
 from carvana_ens.postprocess import Step
 from carvana_ens.project import Project
+from carvana_ens.store.place import place_of
 from carvana_ens.store.store import ProbabilityStore, open_store
 from carvana_ens.types import Bits, Say, Track, unsaid, untracked
 from carvana_ens.verbs.runs import recorded
@@ -135,7 +136,7 @@ def _open(project: Project, names: Iterable[str], split: str) -> dict[str, Proba
     stores = {}
     for name in names:
         path = project.store_path(name, split)
-        if not path.exists():
+        if not place_of(path).exists():
             raise StoreError(f"member {name} has no {split} maps ({path} is not there): run predict or import first")
         stores[name] = open_store(path)
     return stores

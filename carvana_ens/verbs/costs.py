@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from carvana_ens.ensemble.pareto import MemberCost
 from carvana_ens.errors import UsageError
 from carvana_ens.project import Project
+from carvana_ens.store.place import place_of
 from carvana_ens.store.store import open_store
 
 
@@ -26,11 +27,10 @@ def seconds_by_member(project: Project) -> dict[str, float]:
 
 
 def bytes_of_map(project: Project, member: str) -> int:
-    """Bytes of one out-of-fold map on disk, on average; 0 where there are none."""
+    """Bytes of one out-of-fold map as it is stored, on average; 0 where there are none."""
     path = project.store_path(member, "oof")
-    if not path.exists():
-        return 0
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) // max(1, len(open_store(path).ids))
+    place = place_of(path)
+    return place.size() // max(1, len(open_store(path).ids)) if place.exists() else 0
 
 
 def member_costs(project: Project, members: Sequence[str], *, need_seconds: bool = False) -> Mapping[str, MemberCost]:

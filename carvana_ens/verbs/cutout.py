@@ -26,6 +26,7 @@ from carvana_ens.output.rims import check_installed, rim_alpha
 from carvana_ens.postprocess import Step
 from carvana_ens.project import IMPORTED, Project
 from carvana_ens.registry import load_model
+from carvana_ens.store.place import Where
 from carvana_ens.types import ProbabilityMap, Say, Track, unsaid, untracked
 from carvana_ens.verbs.blend import TUNED, open_blend, post_processed, tuned_steps
 from carvana_ens.verbs.predict import predict
@@ -213,7 +214,7 @@ class _Elsewhere(Project):
         super().__init__(root)
         self.folder = folder
 
-    def store_path(self, member: str, split: str) -> Path:
+    def store_path(self, member: str, split: str) -> Where:
         if split != _SPLIT:
             return super().store_path(member, split)
         return self.folder / "stores" / member / f"{split}.zarr"

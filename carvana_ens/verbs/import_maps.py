@@ -15,7 +15,8 @@ from carvana_ens.errors import DataError, StoreError, UsageError
 from carvana_ens.model import MemberConfig
 from carvana_ens.project import IMPORTED, Project, add_member
 from carvana_ens.store.hand import StoreHand, quantise
-from carvana_ens.store.remove import remove_store
+from carvana_ens.store.place import Where
+from carvana_ens.store.remove import remove_store, take_lock
 from carvana_ens.store.schema import DType, Provenance
 from carvana_ens.store.store import open_store
 from carvana_ens.store.writer import StoreWriter
@@ -33,7 +34,7 @@ class Imported:
 
     member: str
     split: str
-    path: Path
+    path: Where
     images: int
     new: int
 
@@ -49,6 +50,7 @@ def import_maps(
     size: Size | None = None,
     out_of_fold: bool = False,
     fresh: bool = False,
+    break_lock: bool = False,
     threads: int = 1,
     say: Say = unsaid,
     track: Track = untracked,
@@ -63,7 +65,7 @@ def import_maps(
     seen its image's group; without it ``tune`` refuses the maps. A stopped import goes on where it was.
 
     options: how to read the maps. dtype: of the store, where the maps are no codes; None: uint8. size: of every image
-    of a submission, where the photos are not known.
+    of a submission, where the photos are not known. break_lock: takes the lock that a killed writer left on the store.
 
     Raises:
         UsageError: the name belongs to a member that is not imported, the split is unknown, or an option that cannot be
@@ -88,6 +90,8 @@ def import_maps(
         # refuses a bad name before anything is written
         project = add_member(project, MemberConfig(name=name, model=IMPORTED))
     path = project.store_path(name, split)
+    if break_lock:
+        take_lock(path, say)
     if fresh:
         remove_store(path)
     provenance = Provenance(

@@ -20,6 +20,7 @@ from carvana_ens.ensemble.steps import PostProcessed, parse_steps, steps_text
 from carvana_ens.errors import DataError, PluginError
 from carvana_ens.output.submission import HEADER, check_suffix, submission_row
 from carvana_ens.project import IMPORTED, Project
+from carvana_ens.store.place import place_of
 from carvana_ens.store.schema import Provenance, ids_digest
 from carvana_ens.store.store import open_store
 from carvana_ens.types import Say, Track, unsaid, untracked
@@ -122,7 +123,9 @@ def _members(project: Project, combined: Blend | PostProcessed, split: str) -> l
         with suppress(PluginError):  # blending needs no plugin
             config = project.member(name)
             first = None if config.model == IMPORTED else first_pass(project, config)
-            if first is not None and first.name not in names and project.store_path(first.name, split).exists():
+            if first is None or first.name in names:
+                continue
+            if place_of(project.store_path(first.name, split)).exists():
                 names.append(first.name)
     return sorted(names)
 

@@ -12,7 +12,7 @@ from carvana_ens.data.folds import make_folds
 from carvana_ens.data.ids import groups, photos_of_view, views
 from carvana_ens.data.images import ImageFolder
 from carvana_ens.data.masks import open_masks
-from carvana_ens.errors import DataError, UsageError
+from carvana_ens.errors import CarvanaEnsError, DataError, UsageError
 from carvana_ens.files import sha256_file
 from carvana_ens.model import PSEUDO_SHARE, TTA, MemberConfig, Model, Recipe, find_recipe, parse_options, path_options
 from carvana_ens.project import (
@@ -26,6 +26,7 @@ from carvana_ens.project import (
     table_name,
 )
 from carvana_ens.registry import load_model
+from carvana_ens.store.place import Where, place_of
 from carvana_ens.types import Json, Say, Size, unsaid
 from carvana_ens.verbs.plugin_calls import configured
 from carvana_ens.verbs.regions import first_pass
@@ -41,8 +42,12 @@ class Initialised:
     lines: list[str]
 
 
-def init(root: Path, data: DataConfig, folds: FoldsConfig, say: Say = unsaid) -> Initialised:
+def init(
+    root: Path, data: DataConfig, folds: FoldsConfig, stores: str | None = None, say: Say = unsaid
+) -> Initialised:
     """Checks that photos and masks are there and match, and writes ``root/ensemble.toml``.
+
+    stores: where the maps are to lie, a folder or an address; None: in the project.
 
     Raises:
         UsageError: masks without photos, a pattern for groups that is none, or folds that cannot be made.
@@ -60,6 +65,9 @@ def init(root: Path, data: DataConfig, folds: FoldsConfig, say: Say = unsaid) ->
         raise UsageError("--extra needs --images and --masks: the photos that it is mixed with")
     if data.categories and data.masks is None:
         raise UsageError("--category needs --masks: the COCO file that has the categories")
+    if stores is not None:
+        place_of(stores)  # an address that means nothing, or an extra that is not installed
+        lines.append(f"stores at {stores}")
     groups((), data.group)
     if data.images is not None:
         images = ImageFolder(data.images, say=say)
@@ -81,7 +89,7 @@ def init(root: Path, data: DataConfig, folds: FoldsConfig, say: Say = unsaid) ->
     if data.test is not None:
         test = ImageFolder(data.test, say=say)
         lines.append(f"{len(test.ids)} test photos in {len(set(groups(test.ids, data.group).values()))} groups")
-    return Initialised(create_project(root, data, folds), lines)
+    return Initialised(create_project(root, data, folds, stores), lines)
 
 
 def add_model(
@@ -192,8 +200,8 @@ def _options(kind: type[Model], values: Mapping[str, Json], root: Path) -> dict[
     return given
 
 
-def remove_model(project: Project, name: str) -> list[Path]:
-    """Takes a member out of ensemble.toml; returns what of it stays on disk.
+def remove_model(project: Project, name: str) -> list[Where]:
+    """Takes a member out of ensemble.toml; returns what of it stays where it is.
 
     Raises:
         UsageError: unknown member, or one that another is like or looks where it found the object.
@@ -202,7 +210,15 @@ def remove_model(project: Project, name: str) -> list[Path]:
     if users:
         raise UsageError(f"member {users[0]!r} looks where {name!r} found the object: remove {users[0]!r} first")
     drop_member(project, name)
-    return [path for path in (project.root / "checkpoints" / name, project.root / "stores" / name) if path.exists()]
+    checkpoints, stores = project.root / "checkpoints" / name, project.member_stores(name)
+    return [*([checkpoints] if checkpoints.exists() else []), *([stores] if _has_stores(stores) else [])]
+
+
+def _has_stores(where: Where) -> bool:
+    try:
+        return bool(place_of(where).stores())
+    except CarvanaEnsError:  # out of reach: better named than passed over
+        return True
 
 
 def _checked(folds: FoldsConfig, found: Mapping[str, str], pattern: str | None) -> FoldsConfig:

@@ -9,6 +9,7 @@ from carvana_ens.ensemble.out_of_fold import OutOfFold
 from carvana_ens.ensemble.truth import TruthCache, cached_truth, source_hash
 from carvana_ens.errors import StoreError
 from carvana_ens.project import Project
+from carvana_ens.store.place import place_of
 from carvana_ens.store.store import ProbabilityStore, open_store
 from carvana_ens.types import Size
 from carvana_ens.verbs.workspace import Workspace
@@ -42,7 +43,7 @@ def truth_cache(workspace: Workspace, sizes: dict[str, Size], threads: int | Non
 
 def _store(project: Project, name: str) -> ProbabilityStore:
     path = project.store_path(name, "oof")
-    if not path.exists():
+    if not place_of(path).exists():
         raise StoreError(f"member {name} has no out-of-fold maps ({path} is not there): run predict or import first")
     store = open_store(path)
     store.require_complete()

@@ -11,6 +11,7 @@ from carvana_ens.errors import StoreError, UsageError
 from carvana_ens.project import Project
 from carvana_ens.store.packed_chunk import Part
 from carvana_ens.store.packing import maps_size, pack_store, require_packable
+from carvana_ens.store.place import is_address, place_of
 from carvana_ens.store.store import open_store
 from carvana_ens.types import Track, untracked
 from carvana_ens.verbs.runs import recorded
@@ -50,11 +51,15 @@ def pack(
 
 
 def _paths(project: Project, members: Sequence[str], splits: Sequence[str]) -> list[Path]:
+    if is_address(project.stores):
+        raise UsageError(
+            f"the stores of this project are at {project.stores}, and stores are packed in a folder only: export them, "
+            f"pack_store() what that writes, and copy it there"
+        )
     paths: list[Path] = []
     for config in project.select(members):
-        folder = project.root / "stores" / config.name
         named = [project.store_path(config.name, split) for split in dict.fromkeys(splits)]
-        paths += named or sorted(folder.glob("*.zarr"))
+        paths += map(Path, named or place_of(project.member_stores(config.name)).stores())
     if not paths:
         raise UsageError("there are no stores to pack: run predict or import first")
     return paths

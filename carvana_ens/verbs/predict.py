@@ -17,7 +17,8 @@ from carvana_ens.files import sha256_file
 from carvana_ens.model import MemberConfig, Model
 from carvana_ens.project import FILE, IMPORTED, Project
 from carvana_ens.registry import Entry, load_model
-from carvana_ens.store.remove import remove_store
+from carvana_ens.store.place import Where
+from carvana_ens.store.remove import remove_store, take_lock
 from carvana_ens.store.schema import PENDING, DType, Provenance, Seen
 from carvana_ens.store.writer import StoreWriter
 from carvana_ens.types import ProbabilityMap, Say, Track, unsaid, untracked
@@ -42,7 +43,7 @@ class Predicted:
 
     member: str
     split: str
-    path: Path
+    path: Where
     images: int
     new: int
     missing: int
@@ -67,6 +68,7 @@ def predict(
     images: Path | None = None,
     device: str = "auto",
     fresh: bool = False,
+    break_lock: bool = False,
     dtype: DType = "uint8",
     workers: Workers | None = None,
     say: Say = unsaid,
@@ -76,9 +78,9 @@ def predict(
 
     Without ``split``: "oof" where there are masks, and "test" where there are test photos. "oof": each training photo
     by the fold model that did not see its group (with ``fold``: only that fold's). Any other split: the mean over the
-    fold models, for the test photos or for the photos in ``images``. fresh: makes the stores anew. workers: other
-    processes that predict in place of this one; photos that they cannot predict are left out and listed, while in this
-    process the first is an error.
+    fold models, for the test photos or for the photos in ``images``. fresh: makes the stores anew. break_lock: takes
+    the locks that killed writers left on these stores. workers: other processes that predict in place of this one;
+    photos that they cannot predict are left out and listed, while in this process the first is an error.
 
     Raises:
         UsageError: unknown member or fold, or a split and photos that do not belong together.
@@ -104,6 +106,8 @@ def predict(
                     parts, seen = _every_fold(workspace, config, ids)
                 facts = {"member": config.name, "split": name, "device": device}
                 with recorded(project, "predict", **facts) as run:
+                    if break_lock:
+                        take_lock(project.store_path(config.name, name), say)
                     done = _predict_split(
                         workspace, config, name, photos, ids, parts, seen, device, fresh, dtype, cluster
                     )

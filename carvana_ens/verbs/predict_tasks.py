@@ -27,6 +27,7 @@ from carvana_ens.model import MemberConfig
 from carvana_ens.project import Project
 from carvana_ens.registry import load_model
 from carvana_ens.store.hand import StoreHand
+from carvana_ens.store.place import Where, absolute
 from carvana_ens.store.store import open_store
 from carvana_ens.store.writer import StoreWriter
 from carvana_ens.verbs.member_maps import MemberMaps
@@ -50,7 +51,7 @@ class Job:
     photos: Path
     checkpoints: tuple[Path | None, ...]
     device: str
-    store: Path
+    store: Where
     token: str
 
 
@@ -91,7 +92,7 @@ def job_of(
 ) -> Job:
     """A job with every path absolute, as workers need them."""
     files = tuple(None if path is None else path.absolute() for path in checkpoints)
-    folder, store = photos.folder.absolute(), Path(writer.path).absolute()
+    folder, store = photos.folder.absolute(), absolute(writer.path)
     return Job(uuid.uuid4().hex, project.root.absolute(), config, split, folder, files, device, store, writer.token)
 
 

@@ -30,6 +30,7 @@ from carvana_ens.model import MemberConfig
 from carvana_ens.output.submission import check_suffix, write_submission
 from carvana_ens.project import FILE, IMPORTED, Project
 from carvana_ens.registry import find_model
+from carvana_ens.store.place import place_of
 from carvana_ens.store.schema import Provenance, ids_digest
 from carvana_ens.store.store import ProbabilityStore, open_store
 from carvana_ens.types import Say, Track, unsaid, untracked
@@ -193,7 +194,7 @@ def found_here(project: Project, lock: Lock, images: Path | None = None, *, made
 def _store(project: Project, name: str, split: str) -> ProbabilityStore | None:
     """The maps of a member; None while they are not all there."""
     path = project.store_path(name, split)
-    if not path.exists():
+    if not place_of(path).exists():
         return None
     store = open_store(path)
     return None if store.missing() else store

@@ -29,6 +29,7 @@ from carvana_ens.output.pictures import PictureRow, comparison
 from carvana_ens.project import IMPORTED, Project
 from carvana_ens.report.content import Candidate, Estimate, Fact, MemberRow, Picture, Report, TrainingFold, Tried
 from carvana_ens.report.page import write_report
+from carvana_ens.store.place import place_of
 from carvana_ens.store.store import ProbabilityStore, open_store
 from carvana_ens.types import Say, Size, Track, unsaid, untracked
 from carvana_ens.verbs.blend import tuned_blend
@@ -200,7 +201,7 @@ def _odd(project: Project, stack: MapStack, maps: OutOfFold, tuning: Tuning, cou
 def _test_stores(project: Project, tuning: Tuning, say: Say) -> list[ProbabilityStore]:
     """The test maps of all members; none where one lacks them."""
     paths = [project.store_path(name, "test") for name in tuning.weights]
-    if not all(path.exists() for path in paths):
+    if not all(place_of(path).exists() for path in paths):
         say("not every member has test maps: no test photos are picked out")
         return []
     stores = [open_store(path) for path in paths]

@@ -22,14 +22,16 @@ def run(
     output: Path,
     *,
     device: str = "auto",
+    break_lock: bool = False,
     threads: int | None = None,
     say: Say = unsaid,
     report: Report = unreported,
     watch: Report = unreported,
     track: Track = untracked,
 ) -> Blended:
-    """Every step of the project up to ``output`` and its report; each keeps what an earlier run finished. ``report``
-    and ``watch`` as in ``train``.
+    """Every step of the project up to ``output`` and its report; each keeps what an earlier run finished.
+
+    ``report`` and ``watch`` as in ``train``, ``break_lock`` as in ``predict``.
 
     Raises:
         UsageError: several processes that torchrun started: only training is for them.
@@ -47,7 +49,7 @@ def run(
         say("train")
         train(project, members, device=device, say=say, report=report, watch=watch, track=track)
         say("predict")
-        predict(project, members, device=device, say=say, track=track)
+        predict(project, members, device=device, break_lock=break_lock, say=say, track=track)
     say("tune")
     tune(project, say=say, track=track)
     say("blend")

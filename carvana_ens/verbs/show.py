@@ -15,6 +15,7 @@ from carvana_ens.errors import UsageError
 from carvana_ens.output.drawing import check_suffix
 from carvana_ens.output.pictures import PictureRow, comparison, mosaic
 from carvana_ens.project import Project
+from carvana_ens.store.place import place_of
 from carvana_ens.store.store import ProbabilityStore, open_store
 from carvana_ens.types import Image, Mask, Track, untracked
 from carvana_ens.verbs.blend import open_blend, post_processed, tuned_steps
@@ -100,7 +101,7 @@ def _members(project: Project, split: str, blend: Blend | PostProcessed) -> dict
     stores = {}
     for name in project.members:
         path = project.store_path(name, split)
-        if name in blend.weights or path.exists():
+        if name in blend.weights or place_of(path).exists():
             store = open_store(path)
             if name in blend.weights or (store.ids == blend.ids and not store.missing()):
                 stores[name] = store

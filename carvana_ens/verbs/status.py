@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from carvana_ens.ensemble.tuning import check_fresh, check_members, read_tuning
 from carvana_ens.errors import CarvanaEnsError, PluginError
 from carvana_ens.project import IMPORTED, Project
+from carvana_ens.store.place import place_of
 from carvana_ens.store.store import open_store
 from carvana_ens.verbs.train import DONE, read_done, untrained_reason
 
@@ -60,18 +62,34 @@ def _member(project: Project, name: str) -> MemberStatus:
                 training[int(folder.name.removeprefix("fold"))] = float(read_done(folder / DONE)["dice"])
     except (PluginError, CarvanaEnsError) as error:
         problem = str(error)
+    model = "(imported)" if config.model == IMPORTED else config.model
+    return MemberStatus(
+        name,
+        model,
+        None if config.size is None else str(config.size),
+        training,
+        untrained,
+        problem,
+        _stores(project, name),
+    )
+
+
+def _stores(project: Project, name: str) -> list[StoreStatus]:
+    where = project.member_stores(name)
+    try:
+        paths = place_of(where).stores()
+    except CarvanaEnsError as error:
+        return [StoreStatus("stores", problem=str(error))]
     stores = []
-    for path in sorted((project.root / "stores" / name).glob("*.zarr")):
+    for path in paths:
+        split = Path(path).stem
         try:
             store = open_store(path)
             missing = len(store.missing())
-            stores.append(StoreStatus(path.stem, len(store.ids) - missing, len(store.ids), store.provenance.seen))
+            stores.append(StoreStatus(split, len(store.ids) - missing, len(store.ids), store.provenance.seen))
         except CarvanaEnsError as error:
-            stores.append(StoreStatus(path.stem, problem=str(error)))
-    model = "(imported)" if config.model == IMPORTED else config.model
-    return MemberStatus(
-        name, model, None if config.size is None else str(config.size), training, untrained, problem, stores
-    )
+            stores.append(StoreStatus(split, problem=str(error)))
+    return stores
 
 
 def _tuning(project: Project) -> str:

@@ -137,7 +137,7 @@ BAD = {
     "newer schema": ("schema = 2\n", "schema is 2"),
     "schema as text": ('schema = "1"\n', "schema is '1'"),
     "unknown key": ("schema = 1\nmember = 1\n", "key member is unknown: did you mean 'members'?"),
-    "unknown key, nothing near": ("schema = 1\nxyz = 1\n", "key xyz is unknown: it may hold: schema, data,"),
+    "unknown key, nothing near": ("schema = 1\nxyz = 1\n", "key xyz is unknown: it may hold: schema, stores, data,"),
     "data": ("schema = 1\ndata = 3\n", "data takes a table, got 3"),
     "data key": ("schema = 1\n[data]\nimage = 'x'\n", "key data.image is unknown: did you mean 'images'?"),
     "data.images": ("schema = 1\n[data]\nimages = 3\n", "data.images takes a text, got 3"),

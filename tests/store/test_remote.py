@@ -164,7 +164,9 @@ def test_a_killed_writer_leaves_its_lock_and_its_name(bucket):
     )
     killed = subprocess.run([sys.executable, "-c", program, url], capture_output=True, text=True, check=False)
     assert killed.returncode == -9, killed.stderr
-    with pytest.raises(StoreError, match=f"process {killed.stdout.strip()} on .* delete the object {url}.lock"):
+    with pytest.raises(
+        StoreError, match=f"process {killed.stdout.strip()} on .* --break-lock, which deletes the object {url}.lock"
+    ):
         StoreWriter(url, IDS, SIZES, HERE).__enter__()
     parent = obstore.store.from_url(bucket)
     assert json.loads(bytes(obstore.get(parent, "m.zarr.lock").bytes()))["pid"] == int(killed.stdout)

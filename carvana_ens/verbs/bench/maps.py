@@ -21,6 +21,7 @@ from carvana_ens.data.sample_raster import rasterise
 from carvana_ens.data.sample_studio import draw_studio, placed, yaw_of
 from carvana_ens.errors import CarvanaEnsError, DataError, UsageError
 from carvana_ens.project import Project
+from carvana_ens.store.place import place_of
 from carvana_ens.store.store import ProbabilityStore, open_store
 from carvana_ens.types import Mask, Say, Size
 from carvana_ens.verbs.bench.numpy_ways import CodesOf, exact_mask
@@ -215,7 +216,7 @@ def _complete(project: Project, split: str, say: Say) -> list[ProbabilityStore]:
     stores: list[ProbabilityStore] = []
     for name in project.members:
         path = project.store_path(name, split)
-        if not path.exists():
+        if not place_of(path).exists():
             continue
         try:
             store = open_store(path)

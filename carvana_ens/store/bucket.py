@@ -1,0 +1,211 @@
+"""A store at the address of an object store (``s3://bucket/name.zarr``, extra ``[s3]``).
+
+Goes through obstore, which takes keys, region and endpoint from the environment (``AWS_ACCESS_KEY_ID``,
+``AWS_REGION``, ``AWS_ENDPOINT_URL``, ``AWS_ALLOW_HTTP``, ...), and tries again what a cut connection or a busy server
+ended.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from carvana_ens.errors import StoreError, UsageError, first_line
+from carvana_ens.store.lock import holder_named, holder_note, holder_state, token_in
+from carvana_ens.store.place import UNFINISHED, ReadAt, Where, is_made
+
+T = TypeVar("T")
+
+RETRY: dict[str, Any] = {
+    "max_retries": 10,
+    "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5), "base": 2},
+    "retry_timeout": timedelta(minutes=1),
+}
+"""How often obstore sends a request again: a server that is gone for good is given up after half a minute."""
+TRIES = 5
+"""Of what obstore does not send again: listings that are cut in the middle, and taking a lock."""
+
+
+class Bucket:
+    """An address of an object store; see ``Place``."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url.rstrip("/")
+        try:
+            import obstore.exceptions
+            import obstore.store
+        except ImportError:
+            raise UsageError(f"{url} is an address: pip install 'carvana-ens[s3]' to read and write it") from None
+        self._obstore: Any = obstore
+        self._not_found = (FileNotFoundError, obstore.exceptions.NotFoundError)
+        open_url: Any = obstore.store.from_url
+        parent, _, self._name = self._url.rpartition("/")
+        try:
+            self._store: Any = open_url(self._url, retry_config=RETRY)
+            self._parent: Any = open_url(parent, retry_config=RETRY)
+        except Exception as error:
+            raise UsageError(
+                f"{url} is no address of a store, such as s3://bucket/name.zarr: {first_line(error)}"
+            ) from error
+
+    def __str__(self) -> str:
+        return self._url
+
+    def get(self, key: str) -> bytes | None:
+        return self._read(self._store, key)
+
+    def put(self, key: str, content: bytes) -> None:
+        with self._saying("written"):
+            self._obstore.put(self._store, key, content)
+
+    def ranges(self, key: str) -> ReadAt | None:
+        with self._saying("read"):
+            try:
+                self._obstore.head(self._store, key)
+            except self._not_found:
+                return None
+
+        def read_at(at: int, size: int) -> bytes:
+            with self._saying("read"):
+                return bytes(self._obstore.get_range(self._store, key, start=at, length=size)) if size else b""
+
+        return read_at
+
+    def zarr(self, *, read_only: bool) -> Any:
+        from zarr.storage import ObjectStore
+
+        return ObjectStore(self._store, read_only=read_only)
+
+    def out_of_reach(self, error: BaseException) -> bool:
+        lost = isinstance(error, (self._obstore.exceptions.BaseError, OSError))
+        return lost and not isinstance(error, self._not_found)
+
+    def exists(self) -> bool:
+        return is_made(self.get("zarr.json"))
+
+    def size(self) -> int:
+        return sum(size for _, size in self._listed())
+
+    def stores(self) -> list[Where]:
+        return [url for url, begun in self._found() if not begun]
+
+    def begun(self) -> list[Where]:
+        return [url for url, begun in self._found() if begun]
+
+    def create(self, fill: Callable[[Any], None]) -> None:
+        """In place: until ``fill`` has ended, the group says of itself that it is unfinished."""
+        self.remove()
+        try:
+            fill(self.zarr(read_only=False))
+        except StoreError:
+            raise
+        except Exception as error:
+            raise StoreError(f"{self} cannot be made: {first_line(error)}") from error
+
+    def remove(self) -> None:
+        """Said to be unfinished first."""
+        if self.get("zarr.json") is not None:
+            unfinished = {"zarr_format": 3, "node_type": "group", "attributes": {UNFINISHED: True}}
+            self.put("zarr.json", json.dumps(unfinished).encode())
+        with self._saying("written"):
+            keys = [key for key, _ in self._listed() if key != "zarr.json"]
+            self._again(lambda: self._obstore.delete(self._store, [*keys, "zarr.json"]))
+
+    def free(self) -> int | None:
+        return None
+
+    @contextmanager
+    def lock(self, token: str = "") -> Iterator[None]:
+        """An object beside the store, made only where there is none; a killed writer leaves it behind."""
+        note = json.dumps(holder_note(token or uuid.uuid4().hex)).encode()
+        self._take(note)
+        try:
+            yield
+        except BaseException:
+            with suppress(StoreError):  # what ended the writing says more than that its lock is left behind
+                self._release(note)
+            raise
+        self._release(note)
+
+    def writer(self) -> str | None:
+        return token_in(self._note())
+
+    def break_lock(self) -> str | None:
+        note = self._note()
+        if note is None:
+            return None
+        if holder_state(note) == "running":
+            raise StoreError(
+                f"{self} is being written by {holder_named(note)}, and that process runs on this machine: wait for it "
+                f"or stop it"
+            )
+        self._release(note)
+        return holder_named(note)
+
+    def _take(self, note: bytes) -> None:
+        """Makes the lock's object. A request whose answer was lost may have made it, too."""
+        for _ in range(TRIES):
+            try:
+                self._obstore.put(self._parent, f"{self._name}.lock", note, mode="create")
+                return
+            except Exception as error:  # noqa: BLE001  (whichever it is, what lies there decides)
+                reason = error
+            found = self._note()
+            if found == note:
+                return
+            if found is not None:
+                raise StoreError(
+                    f"{self} is being written by {holder_named(found)}: wait for it, or if it was killed give "
+                    f"--break-lock, which deletes the object {self._url}.lock"
+                )
+        raise StoreError(f"{self} cannot be written: {first_line(reason)}") from reason
+
+    def _release(self, note: bytes) -> None:
+        """Removes the lock's object, unless somebody broke the lock meanwhile and it is another's."""
+        if self._note() == note:
+            with self._saying("written"):
+                self._obstore.delete(self._parent, f"{self._name}.lock")
+
+    def _note(self) -> bytes | None:
+        return self._read(self._parent, f"{self._name}.lock")
+
+    def _read(self, store: Any, key: str) -> bytes | None:
+        with self._saying("read"):
+            try:
+                return bytes(self._obstore.get(store, key).bytes())
+            except self._not_found:
+                return None
+
+    def _listed(self) -> list[tuple[str, int]]:
+        """(key, bytes) of all objects."""
+        with self._saying("read"):
+            batches = self._again(lambda: list(self._obstore.list(self._store)))
+        return [(str(entry["path"]), int(entry["size"])) for batch in batches for entry in batch]
+
+    def _found(self) -> list[tuple[str, bool]]:
+        """The addresses of stores in this folder, and whether they are unfinished."""
+        with self._saying("read"):
+            folders = self._again(lambda: self._obstore.list_with_delimiter(self._store)["common_prefixes"])
+        names = (folder.rstrip("/").rpartition("/")[2] for folder in folders)
+        urls = [f"{self._url}/{name}" for name in sorted(names) if name.endswith(".zarr")]
+        abouts = [self._read(self._store, f"{url.rpartition('/')[2]}/zarr.json") for url in urls]
+        return [(url, about is not None and not is_made(about)) for url, about in zip(urls, abouts, strict=True)]
+
+    def _again(self, ask: Callable[[], T]) -> T:
+        for _ in range(TRIES - 1):
+            with suppress(self._obstore.exceptions.GenericError):
+                return ask()
+        return ask()
+
+    @contextmanager
+    def _saying(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except StoreError:
+            raise
+        except Exception as error:  # obstore raises many kinds
+            raise StoreError(f"{self} cannot be {what}: {first_line(error)}") from error
