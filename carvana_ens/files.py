@@ -9,13 +9,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import socket
 import uuid
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 
 from carvana_ens.errors import CarvanaEnsError
 from carvana_ens.types import Json
+
+_TEMPORARY = re.compile(r"\.(?:.+\.([0-9a-f]{8})\.(\d+)|.+)\.[0-9a-f]{32}\.partial")
 
 
 @contextmanager
@@ -25,7 +31,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         CarvanaEnsError: the folder cannot be made or written, or the disk is full.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    temporary = path.with_name(f".{path.name}.{_host()}.{os.getpid()}.{uuid.uuid4().hex}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -46,6 +52,37 @@ def _reason(path: Path, error: OSError) -> str:
     # os.path, because pathlib raises where a folder above may not be looked into
     blocked = [folder for folder in path.parents if os.path.exists(folder) and not os.path.isdir(folder)]  # noqa: PTH110, PTH112
     return f"{blocked[0]} is a file, not a folder" if blocked else error.strerror or str(error)
+
+
+def _host() -> str:
+    return f"{zlib.crc32(socket.gethostname().encode()):08x}"
+
+
+def left_behind(files: Iterable[Path]) -> list[Path]:
+    """Those of these files that ``replacing`` was writing in a process of this machine that is gone."""
+    return [path for path in files if (found := _TEMPORARY.fullmatch(path.name)) and _is_gone(*found.groups())]
+
+
+def remove_left_behind(path: Path) -> None:
+    """Removes what killed processes of this machine were writing to be ``path``."""
+    with suppress(OSError):  # a folder that cannot be written: whoever writes next says so
+        for left in left_behind(path.parent.glob(f".{escape(path.name)}.*.partial")):
+            left.unlink(missing_ok=True)
+
+
+def _is_gone(host: str | None, process: str | None) -> bool:
+    """Whether a process has ended. host, process: None in names of earlier versions, which nobody writes any more."""
+    if host is None or process is None:
+        return True
+    if host != _host():
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        return False
+    return False
 
 
 def write_text(path: Path, text: str) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from carvana_ens.errors import CarvanaEnsError
-from carvana_ens.files import digest, replacing, sha256_file, write_json, write_text
+from carvana_ens.files import digest, left_behind, remove_left_behind, replacing, sha256_file, write_json, write_text
 
 
 def listed(folder: Path) -> list[str]:
@@ -190,3 +190,38 @@ def test_digests(tmp_path: Path) -> None:
     content = os.urandom(3_000_001)
     (tmp_path / "a").write_bytes(content)
     assert sha256_file(tmp_path / "a") == hashlib.sha256(content).hexdigest()
+
+
+WRITING = """
+import os, sys
+from pathlib import Path
+from carvana_ens.files import replacing
+with replacing(Path(sys.argv[1])) as temporary:
+    temporary.write_text("half")
+    print("there", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_a_killed_process_was_writing_is_known_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "result[1].csv"
+    command = [sys.executable, "-c", WRITING, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        (temporary,) = tmp_path.iterdir()
+        with replacing(tmp_path / "other.csv") as own:
+            own.write_text("x")
+            assert left_behind(tmp_path.iterdir()) == []
+        process.kill()
+    assert left_behind(tmp_path.iterdir()) == [temporary]
+    foreign = temporary.with_name(temporary.name.replace(temporary.name.split(".")[3], "00000000"))
+    foreign.write_text("of a process of another machine")
+    others = [tmp_path / ".x.partial", tmp_path / f"x.{'0' * 32}.partial"]
+    earlier = tmp_path / f".tuning.json.{'0' * 32}.partial"
+    for file in (*others, earlier):
+        file.write_text("x")
+    assert sorted(left_behind(tmp_path.iterdir())) == sorted([temporary, earlier])
+    remove_left_behind(path)
+    assert not temporary.exists()
+    assert sorted(tmp_path.iterdir()) == sorted([*others, earlier, foreign, tmp_path / "other.csv"])

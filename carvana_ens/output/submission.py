@@ -18,7 +18,7 @@ from carvana_ens.core.rle_dialects import CARVANA, Dialect, find_dialect
 from carvana_ens.data.ids import check_id
 from carvana_ens.data.rle_csv import read_rle_csv, rle_rows
 from carvana_ens.errors import DataError, RLEError, UsageError
-from carvana_ens.files import replacing
+from carvana_ens.files import remove_left_behind, replacing
 from carvana_ens.types import Mask, Size
 
 HEADER = b"img,rle_mask\n"
@@ -49,6 +49,7 @@ def write_submission(path: Path, rows: Iterable[tuple[str, bytes]], dialect: str
     check_suffix(path)
     written = find_dialect(dialect)
     seen: set[str] = set()
+    remove_left_behind(path)  # of 100,000 photos it is a gigabyte
     with replacing(path) as temporary, _opened(temporary, compressed=path.name.endswith(".gz")) as write:
         write(HEADER)
         for image_id, rle in rows:

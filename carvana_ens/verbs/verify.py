@@ -15,15 +15,20 @@ from carvana_ens.engine.cluster import Cluster, Workers, connected
 from carvana_ens.engine.tasks import ordered
 from carvana_ens.engine.worker import alive, kept, threads_here
 from carvana_ens.errors import StoreError, UsageError
+from carvana_ens.files import left_behind
 from carvana_ens.model import MemberConfig
 from carvana_ens.project import Project
-from carvana_ens.store.repair import begun_stores, forget_maps, remove_leftovers
+from carvana_ens.store.place import Where, absolute, place_of
+from carvana_ens.store.remove import take_lock
+from carvana_ens.store.repair import forget_maps, remove_leftovers
 from carvana_ens.store.store import ProbabilityStore, open_store
-from carvana_ens.types import Track, untracked
+from carvana_ens.types import Say, Track, unsaid, untracked
 from carvana_ens.verbs.versions import installed
 
 _TASK = 256
 """Images that a worker is given at once."""
+_LEFT = ".*.partial"
+"""Names of files while they are written."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +54,16 @@ def verify(
     workers: Workers | None = None,
     repair: bool = False,
     gc: bool = False,
+    break_lock: bool = False,
+    say: Say = unsaid,
     track: Track = untracked,
 ) -> list[Verified]:
     """Reads every chunk of the named members' stores (default: all), and compares it with its done record.
 
     repair: mark damaged maps as missing, so that predict or import makes them again. gc: remove what killed writers
-    left in stores and beside them; of a store that somebody writes nothing is removed. workers: other processes that
-    read in place of this one; they have threads of their own.
+    left in stores, beside them and elsewhere in the project; of what somebody writes nothing is removed. workers:
+    other processes that read in place of this one; they have threads of their own. break_lock: takes the locks that killed writers left on
+    these stores.
 
     Raises:
         UsageError: unknown member, or there are no stores.
@@ -64,11 +72,17 @@ def verify(
     """
     if workers is not None and threads is not None:
         raise UsageError("workers have threads of their own: leave out --threads")
+    if break_lock and not (repair or gc):
+        raise UsageError("--break-lock goes with --repair or --gc: without them verify takes no lock")
     configs = project.select(members)
+    if break_lock:
+        for place in (place_of(project.member_stores(config.name)) for config in configs):
+            for path in dict.fromkeys([*place.stores(), *place.begun()]):
+                take_lock(path, say)
     results = []
     with nullcontext() if workers is None else connected(workers, installed) as cluster:
         for config in configs:
-            for path in sorted((project.root / "stores" / config.name).glob("*.zarr")):
+            for path in place_of(project.member_stores(config.name)).stores():
                 try:
                     store = open_store(path)
                 except StoreError as error:
@@ -77,7 +91,7 @@ def verify(
                 missing = store.missing()
                 there = sorted(set(store.ids) - set(missing), key=store.index.__getitem__)
                 found = _found(store, there, threads, cluster)
-                tracked = track(found, len(there), f"{config.name} {path.stem}")
+                tracked = track(found, len(there), f"{config.name} {Path(path).stem}")
                 damage = {i: line for i, line in zip(there, tracked, strict=True) if line is not None}
                 done = Verified(str(path), len(there) - len(damage), len(missing), list(damage.values()))
                 # also a packed store whose repair was stopped: maps are missing, and nobody could write them there
@@ -96,12 +110,19 @@ def _cleaned(project: Project, configs: Sequence[MemberConfig], results: Sequenc
     """Also stores of which nothing is there but what a stop left."""
     found = {result.path: result for result in results}
     for config in configs:
-        for path in begun_stores(project.root / "stores" / config.name):
+        for path in place_of(project.member_stores(config.name)).begun():
             found.setdefault(str(path), Verified(str(path), 0, 0, []))
     cleaned = []
     for result in found.values():
-        removed, freed = remove_leftovers(Path(result.path))
+        removed, freed = remove_leftovers(result.path)
         cleaned.append(replace(result, removed=removed, freed=freed))
+    others = [folder for folder in project.root.iterdir() if folder.is_dir() and folder.name != "stores"]
+    hidden = chain(project.root.glob(_LEFT), *(folder.rglob(_LEFT) for folder in others))
+    left = {path: path.stat().st_size for path in left_behind(hidden)}
+    for path in left:
+        path.unlink()
+    if left:
+        cleaned.append(Verified(str(project.root), 0, 0, [], removed=len(left), freed=sum(left.values())))
     return cleaned
 
 
@@ -110,7 +131,7 @@ class _Order:
     """Images for a worker to read. key: the same for all of a store."""
 
     key: str
-    path: Path
+    path: Where
     ids: tuple[str, ...]
 
 
@@ -120,7 +141,7 @@ def _found(
     """What is wrong with each image, in order."""
     if cluster is None:
         return ordered_map(store.damage, ids, threads or default_threads())
-    order = partial(_Order, uuid.uuid4().hex, Path(store.path).absolute())
+    order = partial(_Order, uuid.uuid4().hex, absolute(store.path))
     orders = (order(tuple(ids[first : first + _TASK])) for first in range(0, len(ids), _TASK))
     return chain.from_iterable(ordered(cluster, _verify_order, orders))
 

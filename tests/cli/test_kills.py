@@ -2,96 +2,153 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from carvana_ens import CarvanaEnsError, open_store
+import carvana_ens
+from carvana_ens import open_store
 
-KILLS = 200 if os.environ.get("CARVANA_ENS_STRESS") else 8
+KILLS, SHARE = (200, 5) if os.environ.get("CARVANA_ENS_STRESS") else (9, 3)
+"""In all, and before a verb may end."""
+PHOTOS = 70
+"""Two chunks of a packed store."""
 MEMBERS = ("one", "two")
 VERBS = (("predict", "--split", "test"), ("pack",), ("blend", "--weights", "one=2,two=1", "-o"))
+OLD = b"img,rle_mask\nwhat was there before\n"
+
+COUNTED = """
+import os, sys, time
+root, log, hold = sys.argv.pop(1), os.open(sys.argv.pop(1), os.O_WRONLY), sys.argv.pop(1).split(",")
+moment, pause, number = int(hold[0]), float(hold[1]), 0
+
+def hook(event, args):
+    global number
+    if event in ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir") and str(args[0]).startswith(root):
+        number += 1
+        os.write(log, b".")
+        if number == moment:
+            time.sleep(pause)
+
+sys.addaudithook(hook)
+from carvana_ens.cli import main
+main()
+"""
+"""The command line, which counts what it does with files of the test's folder, and waits at one of these moments."""
 
 
 @pytest.fixture
 def slow(project):
-    """Two members that wait at each photo, 22 test photos."""
-    for number in range(4, 20):
-        (project.test / f"b22_{number:02d}.jpg").write_bytes((project.test / "b22_01.jpg").read_bytes())
+    """Two members that wait at each photo, and a submission from before."""
+    for number in range(PHOTOS - 6):
+        shutil.copy(project.test / "b22_01.jpg", project.test / f"d{number:02d}_01.jpg")
     for name, cut in zip(MEMBERS, (110, 125), strict=True):
-        project.did("add-model", "bright-cut", "--name", name, "--set", "pause=0.03", "--set", f"cut={cut}")
+        project.did("add-model", "bright-cut", "--name", name, "--set", "pause=0.008", "--set", f"cut={cut}")
+    (project.root / "out.csv").write_bytes(OLD)
     return project
 
 
-def words(world, verb):
-    """The arguments of a verb's command."""
-    return ("--project", world.cars, *verb, *([world.root / "out.csv"] if verb[0] == "blend" else []))
+def started(world, log, verb, moment=0, pause=0.0):
+    """A command in a process that waits for so long before its moment-th use of a file."""
+    log.write_bytes(b"")
+    output = [world.root / "out.csv"] if verb[0] == "blend" else []
+    words = (f"{world.root}/", log, f"{moment},{pause}", "--project", world.cars, *verb, *output)
+    path = [str(world.site), str(Path(carvana_ens.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    return subprocess.Popen(
+        [sys.executable, "-c", COUNTED, *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))},
+    )
+
+
+def contents(store):
+    """sha256 of every file of a store by its name there."""
+    files = sorted(path for path in store.rglob("*") if path.is_file())
+    return {str(path.relative_to(store)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def state(world):
-    """What a user would compare: each store with its provenance, and the text."""
+    """What a user would compare: each store with maps, records, ids, sizes and provenance, its files, and the text."""
     found = {}
     for name in MEMBERS:
         store = open_store(world.store(name, "test"))
-        assert [store.damage(image_id) for image_id in store.ids] == [None] * len(store.ids)
-        found[name] = (store.fingerprint(), store.provenance, store.packed is not None)
+        maps = [hashlib.sha256(store.read(image_id)).hexdigest() for image_id in store.ids]
+        said = (store.ids, store.sizes, store.provenance, store.fingerprint(), store.packed is not None)
+        found[name] = (maps, store.records.tolist(), said, contents(world.store(name, "test")))
     return found, (world.root / "out.csv").read_bytes()
 
 
 def done_maps(world, name):
-    """Ids whose done record is written; none where the store is not there yet."""
-    try:
-        store = open_store(world.store(name, "test"))
-    except CarvanaEnsError:
+    """Ids whose done record is written, each of a map that is whole; none where the store is not there yet."""
+    path = world.store(name, "test")
+    if not path.exists():
         return set()
-    return set(store.ids) - set(store.missing())
+    store = open_store(path)
+    done = set(store.ids) - set(store.missing())
+    assert [store.damage(image_id) for image_id in done] == [None] * len(done)
+    return done
 
 
-def anew(world):
-    shutil.rmtree(world.cars / "stores")
-    (world.root / "out.csv").unlink()
+def killed(process, log, moment, seconds):
+    """Kills at the moment, or where that is None after so many seconds; False: the process ended before."""
+    until = time.monotonic() + (120 if seconds is None else seconds)
+    while process.poll() is None and time.monotonic() < until and (moment is None or log.stat().st_size < moment):
+        time.sleep(0.0005)
+    process.send_signal(signal.SIGKILL)
+    return process.wait(60) == -signal.SIGKILL
 
 
 @pytest.mark.slow
-def test_killed_again_and_again(slow):
-    times = []
+def test_killed_again_and_again(slow, tmp_path_factory):
+    log = tmp_path_factory.mktemp("log") / "moments"
+    seconds, moments = {}, {}
     for verb in VERBS:
         start = time.monotonic()
-        out, err = (process := slow.process(*words(slow, verb))).communicate(timeout=120)
+        out, err = (process := started(slow, log, verb)).communicate(timeout=240)
         assert process.returncode == 0, (out, err)
-        times.append(time.monotonic() - start)
+        seconds[verb], moments[verb] = time.monotonic() - start, log.stat().st_size
     undisturbed = state(slow)
-    anew(slow)
-    slow.calls()
-    draw, kills, inside = random.Random(11), 0, 0
-    while kills < KILLS:
-        for verb, seconds in zip(VERBS, times, strict=True):
-            while True:
+    draw, kills, inside = random.Random(11), dict.fromkeys(VERBS, 0), 0
+    while sum(kills.values()) < KILLS:
+        shutil.rmtree(slow.cars / "stores")
+        (slow.root / "out.csv").write_bytes(OLD)
+        slow.calls()
+        for verb in VERBS:
+            until = min(kills[verb] + SHARE, kills[verb] + KILLS - sum(kills.values()))
+            ended = False
+            while not ended:
                 known = {name: done_maps(slow, name) for name in MEMBERS}
-                process = slow.process(*words(slow, verb))
-                try:
-                    process.wait(draw.uniform(0.5, 1.1) * seconds if kills < KILLS else 120)
-                except subprocess.TimeoutExpired:
-                    process.send_signal(signal.SIGKILL)
-                    kills += 1
-                out, err = process.communicate(timeout=120)
+                before = contents(slow.cars / "stores") if (slow.cars / "stores").exists() else {}
+                if kills[verb] >= until:
+                    process = started(slow, log, verb)
+                    process.wait(240)
+                elif draw.random() < 0.3:  # at a moment of the clock
+                    process = started(slow, log, verb)
+                    kills[verb] += killed(process, log, None, draw.uniform(0, 1.1) * seconds[verb])
+                else:  # before a file is used, or soon after
+                    moment = draw.randint(1, moments[verb] * 11 // 10)
+                    process = started(slow, log, verb, moment, draw.choice((0.0, 0.002, 120.0)))
+                    kills[verb] += killed(process, log, moment, None)
+                out, err = process.communicate(timeout=60)
                 for call in slow.calls("predict"):
                     assert known[call[1]].isdisjoint(call[2:]), "a map that was done is predicted again"
-                if process.returncode == 0:
-                    break
-                assert process.returncode == -signal.SIGKILL, (out, err)
-                inside += {name: done_maps(slow, name) for name in MEMBERS} != known
-                output = slow.root / "out.csv"
-                assert not output.exists() or output.read_bytes() == undisturbed[1]
-        assert state(slow) == undisturbed
+                ended = process.returncode == 0
+                assert ended or process.returncode == -signal.SIGKILL, (out, err)
+                if not ended:
+                    inside += (slow.cars / "stores").exists() and contents(slow.cars / "stores") != before
+                    assert (slow.root / "out.csv").read_bytes() in (OLD, undisturbed[1])
         slow.did("verify", "--gc")
-        left = [path for path in slow.cars.rglob("*") if ".partial" in path.name]
-        assert left == []
-        if kills < KILLS:
-            anew(slow)
-    assert inside > 0  # or no kill came while maps were written
+        assert state(slow) == undisturbed
+        assert [path for path in slow.root.rglob("*") if ".partial" in path.name] == []
+    assert min(kills.values()) >= KILLS // 5
+    assert inside >= KILLS // 5  # or few kills came while maps were written
