@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from carvana_ens.cli.common import json_option, open_project, say, show_json, table, threads_option, track
+from carvana_ens.cli.common import (
+    chosen_workers,
+    json_option,
+    open_project,
+    say,
+    show_json,
+    table,
+    threads_option,
+    track,
+    worker_options,
+)
 from carvana_ens.cli.completed import MEMBER
 
 if TYPE_CHECKING:
@@ -54,6 +64,7 @@ if TYPE_CHECKING:
     help="Keep members that take at most S seconds a photo together, as predict measured them.",
 )
 @threads_option
+@worker_options
 @json_option
 @click.pass_context
 def command(
@@ -72,13 +83,17 @@ def command(
     max_models: int | None,
     max_seconds: float | None,
     threads: int | None,
+    workers: int | None,
+    scheduler: str | None,
+    worker_limit: float | None,
     as_json: bool,
 ) -> None:
     """Find weights and threshold of MEMBERS (default: all) on their out-of-fold maps; writes tuning.json.
 
     Greedy selection with replacement, then each weight in turn; every threshold between --from and --to is tried,
     exactly. Kept is the best of that, equal weights and the best single member. What it scores on the photos that it
-    was tuned on is too good; the honest score is of photos that were held out while weights were searched.
+    was tuned on is too good; the honest score is of photos that were held out while weights were searched. Workers read
+    the maps; the search is done here, on --threads.
 
     \b
     Example:
@@ -105,6 +120,7 @@ def command(
         max_models=max_models,
         max_seconds=max_seconds,
         threads=threads,
+        workers=chosen_workers(workers, scheduler, worker_limit),
         say=say,
         track=track,
     )

@@ -64,6 +64,8 @@ def unordered(
     """
     jobs = (_Job(number, item) for number, item in enumerate(items))
     for job, result in _results(cluster, function, jobs, parts):
+        if isinstance(result, Refused):
+            raise result.error
         yield job.item, result
 
 
@@ -71,9 +73,10 @@ def ordered(cluster: Cluster, function: Callable[[Item], Result], items: Iterabl
     """The result of every item in their order; what waits for its turn is bounded, whatever their number.
 
     Raises:
-        CarvanaEnsError: as ``unordered`` does; or a task ends its workers.
+        CarvanaEnsError: what a task raises, where its result would have come; or what ``unordered`` raises of the
+            cluster; or a task ends its workers.
     """
-    done: dict[int, Result] = {}
+    done: dict[int, Result | Refused] = {}
     head = 0
 
     def jobs() -> Iterator[_Job[Item] | None]:
@@ -90,7 +93,10 @@ def ordered(cluster: Cluster, function: Callable[[Item], Result], items: Iterabl
             )
         done[job.number] = result
         while head in done:
-            yield done.pop(head)
+            following = done.pop(head)
+            if isinstance(following, Refused):
+                raise following.error
+            yield following
             head += 1
 
 
@@ -99,7 +105,7 @@ def _results(
     function: Callable[[Item], Result],
     jobs: Iterator[_Job[Item] | None],
     parts: Callable[[Item], Sequence[Item]],
-) -> Iterator[tuple[_Job[Item], Result | Literal[Died.DIED]]]:
+) -> Iterator[tuple[_Job[Item], Result | Refused | Literal[Died.DIED]]]:
     from distributed import KilledWorker
 
     task = Task(function, cluster.tell, cluster.stamp, cluster.limit, cluster.local)
@@ -126,8 +132,6 @@ def _results(
             job = running.pop(future)
             error, result = _ended(cluster, future)
             if error is None:
-                if isinstance(result, Refused):
-                    raise result.error
                 yield job, result
             elif isinstance(error, KilledWorker):
                 cut = parts(job.item)

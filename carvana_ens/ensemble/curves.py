@@ -14,8 +14,8 @@ from carvana_ens.core.curve import dice_curve, histograms
 from carvana_ens.core.dice import counts, dice_from_counts
 from carvana_ens.core.weights import cut_sum
 from carvana_ens.engine import default_threads, ordered_map
-from carvana_ens.ensemble.disputed import Truth
 from carvana_ens.ensemble.stack import MapStack
+from carvana_ens.ensemble.truth import Truth
 from carvana_ens.errors import DataError
 from carvana_ens.types import Size, Track, untracked
 

@@ -23,13 +23,12 @@ from carvana_ens.core.spaces import SCALE, Table, scaled_tables
 from carvana_ens.core.weights import cut_sum
 from carvana_ens.engine import default_threads, ordered_map
 from carvana_ens.ensemble.objectives import Objective, Scores
+from carvana_ens.ensemble.passes import Elsewhere, each_image
 from carvana_ens.ensemble.stack import MapStack, check_tables
+from carvana_ens.ensemble.truth import Truth
 from carvana_ens.errors import CarvanaEnsError, DataError, StoreError, UsageError
 from carvana_ens.store.store import ProbabilityStore
-from carvana_ens.types import Bits, Size, Track, untracked
-
-Truth = Callable[[str, Size], Bits]
-"""Gives the true mask of an image id, at the image's size, as bit words; called from threads."""
+from carvana_ens.types import Bits, Track, untracked
 
 MEMORY = 2 * 2**30
 """Bytes of disputed pixels that are held before they are spilled to a file."""
@@ -164,6 +163,7 @@ def keep_disputed(
     threads: int | None = None,
     memory: int = MEMORY,
     folder: Path | None = None,
+    elsewhere: Elsewhere | None = None,
     track: Track = untracked,
 ) -> Disputed:
     """Reads the maps of these images once and keeps what thresholds in low..high and any weights can still change.
@@ -173,6 +173,8 @@ def keep_disputed(
     by store (``Space.tables``; its ``thresholds`` gives low and high): then the pixels and all scores are those of the
     values, S is 65535, and every k / S is scored for the least step of k that gives LEVELS at most. memory: bytes of
     pixels beyond which they go to a temporary file in ``folder`` (None: the system's folder), which is mapped.
+    elsewhere: workers that read the maps, see ``passes``; what they keep is collected here in the order of the images,
+    so that nothing shows who read them.
 
     Raises:
         DataError: no images.
@@ -185,19 +187,13 @@ def keep_disputed(
             "no image is out-of-fold for every member: nothing can be tuned; give the members one fold table"
         )
     check_tables(stores, tables)
-    stack = MapStack(stores)
-    scaled = scaled_tables(tables, stack.full_scale) if tables else None
-    full_scale = SCALE if tables else stack.full_scale
+    full_scale = SCALE if tables else MapStack(stores).full_scale
     levels = _levels(low, high, full_scale, LEVELS if tables else full_scale)
-    first = stores[0]
-
-    def one(image_id: str) -> DisputedImage:
-        bits = truth(image_id, first.sizes[first.index[image_id]])
-        return disputed_pixels(stack.read(image_id), bits, levels[0], levels[-1], scaled)
-
+    look = _Look(levels[0], levels[-1], tuple(tables))
     threads = threads or default_threads()
     with _Collected(memory, folder) as collected:
-        for image in track(ordered_map(one, ids, threads), len(ids), "disputed pixels"):
+        images = each_image(look, stores, truth, ids, threads, elsewhere)
+        for image in track(images, len(ids), "disputed pixels"):
             collected.add(image)
         return Disputed(
             ids=tuple(ids),
@@ -206,6 +202,26 @@ def keep_disputed(
             numbers=np.arange(len(ids)),
             threads=threads,
         )
+
+
+@dataclass(frozen=True)
+class _Look:
+    """Keeps the disputed pixels of an image. low, high: levels. tables: of a blending space, by store; () for none."""
+
+    low: int
+    high: int
+    tables: tuple[Table, ...]
+
+    def begun(self, stores: Sequence[ProbabilityStore], truth: Truth) -> Callable[[str], DisputedImage]:
+        """See ``passes.Look``."""
+        stack, first = MapStack(stores), stores[0]
+        scaled = scaled_tables(self.tables, stack.full_scale) if self.tables else None
+
+        def one(image_id: str) -> DisputedImage:
+            bits = truth(image_id, first.sizes[first.index[image_id]])
+            return disputed_pixels(stack.read(image_id), bits, self.low, self.high, scaled)
+
+        return one
 
 
 def _levels(low: Fraction, high: Fraction, full_scale: int, limit: int) -> range:

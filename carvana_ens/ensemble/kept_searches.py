@@ -3,30 +3,49 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
+from carvana_ens import __version__, core
 from carvana_ens.ensemble.search import Found, Setting
 from carvana_ens.files import digest, write_json
 from carvana_ens.types import Json
 
-SCHEMA = 1
+SCHEMA = 2
+
+ROOMS = (Path(core.__path__[0]), Path(__file__).parent)
+"""The code that decides what a search finds."""
+
+
+@cache
+def search_code() -> str:
+    """Names the state of that code by its text, as ``core.jit`` names that of kernels: a version has many states."""
+    return code_of(ROOMS)
+
+
+def code_of(rooms: Sequence[Path]) -> str:
+    """The version, and sha256 (hex) over the modules in these folders."""
+    text = b"".join(path.read_bytes() for room in rooms for path in sorted(room.glob("*.py")))
+    return f"{__version__}-{hashlib.sha256(text).hexdigest()}"
 
 
 class KeptSearches:
     """path: of the file, which is replaced as a whole. source: digest of all that the outcome of a search depends on
-    beside its images: maps, masks, thresholds, options. A file of another source, or one that cannot be
-    read, is begun anew.
+    beside its images: maps, masks, thresholds, options. A file of another source or of other code (``search_code``),
+    or one that cannot be read, is begun anew.
     """
 
     def __init__(self, path: Path, source: str) -> None:
-        self._path, self._source = path, source
+        self._path = path
+        self._head = {"schema": SCHEMA, "code": search_code(), "source": source}
         self._found: dict[str, Json] = {}
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
-            if document["schema"] == SCHEMA and document["source"] == source:
+            if self._head.items() <= document.items():
                 self._found = {key: _written(_read(value)) for key, value in document["found"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError):
             self._found = {}  # a cache: what cannot be read is searched again
@@ -40,7 +59,7 @@ class KeptSearches:
         """Keeps an outcome, unless the time was up before the search was."""
         if found.in_time:
             self._found[digest(list(ids))] = _written(found)
-            write_json(self._path, {"schema": SCHEMA, "source": self._source, "found": self._found})
+            write_json(self._path, {**self._head, "found": self._found})
 
 
 def _written(found: Found) -> Json:

@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from carvana_ens.data.folds import FoldTable
-from carvana_ens.ensemble.disputed import Truth, common_ids
+from carvana_ens.ensemble.disputed import common_ids
 from carvana_ens.ensemble.leaks import refuse_leaks
+from carvana_ens.ensemble.passes import Elsewhere
+from carvana_ens.ensemble.truth import Truth
 from carvana_ens.store.store import ProbabilityStore
 from carvana_ens.types import Size, Track, untracked
 
@@ -20,7 +22,7 @@ class OutOfFold:
     stores: by member. truth: the masks, of all images at least; called from threads. source: the hash of what the
     masks come from. groups: of every training photo, those without maps too. tables: the fold tables that stores name,
     by name. folder: where what does not fit into memory is spilled, None for the system's. threads: None for as many as
-    there are processors.
+    there are processors. elsewhere: workers that read the maps in place of this process.
     """
 
     stores: Mapping[str, ProbabilityStore]
@@ -31,6 +33,7 @@ class OutOfFold:
     folder: Path | None = None
     threads: int | None = None
     track: Track = untracked
+    elsewhere: Elsewhere | None = None
 
     def __post_init__(self) -> None:
         """Refuses maps by models that saw their images.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -13,9 +13,9 @@ from carvana_ens.core.curve import Histogram, dice_curve, histograms
 from carvana_ens.core.scratch import Scratch
 from carvana_ens.core.space_tables import logit_table, rank_table, temperature_table, vote_table
 from carvana_ens.core.spaces import MemberTable, Space, check_kind
-from carvana_ens.engine import default_threads, ordered_map
-from carvana_ens.ensemble.disputed import Truth
+from carvana_ens.ensemble.passes import Elsewhere, each_image
 from carvana_ens.ensemble.search import best_place
+from carvana_ens.ensemble.truth import Truth
 from carvana_ens.errors import DataError
 from carvana_ens.store.store import ProbabilityStore
 from carvana_ens.types import Track, untracked
@@ -98,38 +98,49 @@ def count_codes(
     parts: Mapping[str, int] | None = None,
     *,
     threads: int | None = None,
+    elsewhere: Elsewhere | None = None,
     track: Track = untracked,
 ) -> CodeCounts:
     """Reads the maps of these images once and counts each member's codes inside and outside the truth.
 
     stores: out-of-fold maps by member. ids: in every store, at one size (see ``disputed.common_ids``). parts: the part
     of each image, such as its fold, so that spaces can be fitted without one of them; None: all are one. A part takes
-    memory of 6 KiB a member, 1.5 MiB where the store is uint16, however many images it has.
+    memory of 6 KiB a member, 1.5 MiB where the store is uint16, however many images it has. elsewhere: workers that
+    read the maps, see ``passes``.
 
     Raises:
         StoreError: a map is missing or damaged.
     """
     part_of = dict.fromkeys(ids, 0) if parts is None else {image_id: parts[image_id] for image_id in ids}
-    scratch, first = Scratch(), next(iter(stores.values()))
-
-    def one(image_id: str) -> tuple[MemberCounts, ...]:
-        size = first.sizes[first.index[image_id]]
-        bits = truth(image_id, size)
-        found = []
-        for store in stores.values():
-            codes = scratch.array(store.dtype, size.height * size.width, store.dtype)
-            store.read_into(image_id, codes.reshape(size))
-            hists = histograms(codes[None], _ALONE, bits)
-            found.append(MemberCounts(1, *hists, dice_curve(*hists)))
-        return tuple(found)
-
     sums: dict[int, tuple[MemberCounts, ...]] = {}
-    counted = track(ordered_map(one, ids, threads or default_threads()), len(ids), "codes")
-    for image_id, found in zip(ids, counted, strict=True):
+    counted = each_image(_Look(), list(stores.values()), truth, ids, threads, elsewhere)
+    for image_id, found in zip(ids, track(counted, len(ids), "codes"), strict=True):
         part = part_of[image_id]
         before = sums.get(part)
         sums[part] = found if before is None else tuple(a + b for a, b in zip(before, found, strict=True))
     return CodeCounts(tuple(stores), {part: tuple(i for i in ids if part_of[i] == part) for part in sums}, sums)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """Counts the codes of an image, by member."""
+
+    def begun(self, stores: Sequence[ProbabilityStore], truth: Truth) -> Callable[[str], tuple[MemberCounts, ...]]:
+        """See ``passes.Look``."""
+        scratch, first = Scratch(), stores[0]
+
+        def one(image_id: str) -> tuple[MemberCounts, ...]:
+            size = first.sizes[first.index[image_id]]
+            bits = truth(image_id, size)
+            found = []
+            for store in stores:
+                codes = scratch.array(store.dtype, size.height * size.width, store.dtype)
+                store.read_into(image_id, codes.reshape(size))
+                hists = histograms(codes[None], _ALONE, bits)
+                found.append(MemberCounts(1, *hists, dice_curve(*hists)))
+            return tuple(found)
+
+        return one
 
 
 def space_of(kind: str, counts: CodeCounts) -> Space:

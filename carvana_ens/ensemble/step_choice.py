@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
 from carvana_ens.core.dice import counts, dice_from_counts
 from carvana_ens.core.rle import mask_bits
+from carvana_ens.core.spaces import Space
 from carvana_ens.data.ids import listed
-from carvana_ens.engine import default_threads, ordered_map
 from carvana_ens.ensemble.blending import Blend
 from carvana_ens.ensemble.bootstrap import Interval, gain
+from carvana_ens.ensemble.passes import Elsewhere, each_image
 from carvana_ens.ensemble.steps import PostProcessed, apply_step, steps_text
+from carvana_ens.ensemble.truth import Truth
 from carvana_ens.errors import DataError, PluginError, UsageError
 from carvana_ens.postprocess import Step
 from carvana_ens.store.store import ProbabilityStore
-from carvana_ens.types import Bits, Size, Track, untracked
+from carvana_ens.types import Track, untracked
 
 HARM = 1e-3
 """By how much a group's mean Dice may fall: of a car with 16 photos, 0.016 in one of them."""
-
-Truth = Callable[[str, Size], Bits]
-"""The true mask of an image of a size, as bit words; such as a TruthCache."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ def choose_steps(
     level: float = 0.95,
     seed: int = 0,
     threads: int | None = None,
+    elsewhere: Elsewhere | None = None,
     track: Track = untracked,
 ) -> ChosenSteps:
     """Tries steps in their order, each with all of its candidates, on top of those kept so far.
@@ -78,7 +79,7 @@ def choose_steps(
     Args:
         blend: of out-of-fold maps.
         steps: in the order in which they are to run.
-        truth: see ``Truth``; called from several threads.
+        truth: the masks.
         groups: the group of each image.
         ids: the images to choose on; None for all of the blend.
         others: stores by member for steps that read members without a weight.
@@ -88,6 +89,7 @@ def choose_steps(
         level: of the intervals, see ``bootstrap.gain``.
         seed: likewise.
         threads: None for as many as there are processors.
+        elsewhere: workers that read the maps, see ``passes``.
         track: shows progress; one pass over the images for the plain blend and each step.
 
     Raises:
@@ -99,7 +101,7 @@ def choose_steps(
         raise UsageError(f"margin {margin} and harm {harm} are differences of Dice: give numbers from 0")
     ids = blend.ids if ids is None else tuple(ids)
     PostProcessed(blend, steps, others)  # whatever is wrong with a later step is refused before the first is tried
-    scores = _Scores(blend, truth, others, ids, groups, threads, track)
+    scores = _Scores(blend, truth, others, ids, groups, threads, elsewhere, track)
     plain = now = scores.of((), [None])[0][0]
     kept: tuple[Step, ...] = ()
     tried: list[TriedStep] = []
@@ -135,11 +137,12 @@ def score_steps(
     ids: Sequence[str] | None = None,
     others: Mapping[str, ProbabilityStore] | None = None,
     threads: int | None = None,
+    elsewhere: Elsewhere | None = None,
     track: Track = untracked,
 ) -> dict[str, float]:
     """Dice of each image after these steps; the arguments and errors are those of ``choose_steps``."""
     ids = blend.ids if ids is None else tuple(ids)
-    scores = _Scores(blend, truth, others, ids, dict.fromkeys(ids, ""), threads, track)
+    scores = _Scores(blend, truth, others, ids, dict.fromkeys(ids, ""), threads, elsewhere, track)
     return scores.named(scores.of(steps, [None])[0][0])
 
 
@@ -149,6 +152,36 @@ def _reason(one: TriedStep, margin: float, harm: float) -> str | None:
     if not one.gain.mean > margin:
         return f"it gains {one.gain.mean:.6f}, not more than {margin:g}"
     return None
+
+
+@dataclass(frozen=True)
+class _Look:
+    """Scores an image with each candidate after the steps kept; (Dice, whether the mask was changed).
+
+    weights, threshold, space, cut: of the blend. members: the names of the stores.
+    """
+
+    weights: Mapping[str, int]
+    threshold: Fraction
+    space: Space
+    cut: str
+    members: tuple[str, ...]
+    kept: tuple[Step, ...]
+    candidates: tuple[Step | None, ...]
+
+    def begun(self, stores: Sequence[ProbabilityStore], truth: Truth) -> Callable[[str], list[tuple[float, bool]]]:
+        """See ``passes.Look``."""
+        named = dict(zip(self.members, stores, strict=True))
+        blend = Blend(named, self.weights, self.threshold, space=self.space, cut=self.cut)
+        base = PostProcessed(blend, self.kept, named)
+
+        def one(image_id: str) -> list[tuple[float, bool]]:
+            mask, image, size = base.mask(image_id), base.image(image_id), base.size(image_id)
+            true = truth(image_id, size)
+            masks = (mask if step is None else apply_step(step, mask, image) for step in self.candidates)
+            return [(dice_from_counts(*counts(mask_bits(m), true)), not np.array_equal(m, mask)) for m in masks]
+
+        return one
 
 
 class _Scores:
@@ -162,6 +195,7 @@ class _Scores:
         ids: Sequence[str],
         groups: Mapping[str, str],
         threads: int | None,
+        elsewhere: Elsewhere | None,
         track: Track,
     ) -> None:
         if not ids:
@@ -169,8 +203,9 @@ class _Scores:
         lost = [image_id for image_id in ids if image_id not in groups]
         if lost:
             raise DataError(f"{len(lost)} of {len(ids)} images to choose steps on have no group: {listed(lost)}")
-        self.blend, self.truth, self.others, self.ids = blend, truth, others, ids
-        self.threads, self.track = threads or default_threads(), track
+        self.blend, self.truth, self.ids = blend, truth, ids
+        self.stores = {**(others or {}), **blend.stores}
+        self.threads, self.elsewhere, self.track = threads, elsewhere, track
         names, places = np.unique([groups[image_id] for image_id in ids], return_inverse=True)
         self.names = [str(name) for name in names]
         self._places = places
@@ -182,15 +217,10 @@ class _Scores:
 
         A candidate of None is nothing more.
         """
-        base = PostProcessed(self.blend, kept, self.others)
-
-        def one(image_id: str) -> list[tuple[float, bool]]:
-            mask, image, size = base.mask(image_id), base.image(image_id), base.size(image_id)
-            true = self.truth(image_id, size)
-            masks = (mask if step is None else apply_step(step, mask, image) for step in candidates)
-            return [(dice_from_counts(*counts(mask_bits(m), true)), not np.array_equal(m, mask)) for m in masks]
-
-        rows = ordered_map(one, self.ids, self.threads)
+        blend, stores = self.blend, list(self.stores.values())
+        how = (blend.weights, blend.threshold, blend.space, blend.cut)
+        look = _Look(*how, tuple(self.stores), tuple(kept), tuple(candidates))
+        rows = each_image(look, stores, self.truth, self.ids, self.threads, self.elsewhere)
         what = candidates[0].name if candidates[0] is not None else "blend"
         found = np.empty((len(candidates), len(self.ids)))
         changed = np.zeros(len(candidates), np.int64)

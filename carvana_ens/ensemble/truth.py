@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import mmap
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,9 @@ from carvana_ens.engine import default_threads, ordered_map
 from carvana_ens.errors import DataError
 from carvana_ens.files import digest, replacing, sha256_file
 from carvana_ens.types import Bits, Json, Size, Track, untracked
+
+Truth = Callable[[str, Size], Bits]
+"""Gives the true mask of an image id, at the image's size, as bit words; called from threads. Such as a TruthCache."""
 
 SCHEMA = 1
 MAGIC = b"cve-tr01"

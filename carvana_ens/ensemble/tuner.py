@@ -12,7 +12,6 @@ from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 
-from carvana_ens import __version__
 from carvana_ens.core.spaces import PROBABILISTIC, Space, check_kind
 from carvana_ens.core.weights import threshold_text
 from carvana_ens.ensemble.blending import Blend, check_cut
@@ -215,7 +214,14 @@ class _Tuner:
         def scores(choice: Choice, ids: Sequence[str]) -> dict[str, float]:
             weights = {name: weight for name, weight in choice.weights.items() if weight}
             return expected_dice_scores(
-                maps.stores, weights, ids, maps.truth, space=choice.space, threads=maps.threads, track=maps.track
+                maps.stores,
+                weights,
+                ids,
+                maps.truth,
+                space=choice.space,
+                threads=maps.threads,
+                elsewhere=maps.elsewhere,
+                track=maps.track,
             )
 
         by_image: dict[str, float] = {}
@@ -252,6 +258,7 @@ class _Tuner:
                 ids=held_out,
                 others=self._maps.stores,
                 threads=self._maps.threads,
+                elsewhere=self._maps.elsewhere,
                 track=self._maps.track,
             )
         tuned = {image_id: chosen.by_image[image_id] for image_id in honest.by_image}
@@ -268,6 +275,7 @@ class _Tuner:
             others=maps.stores,
             seed=self._asked.seed,
             threads=maps.threads,
+            elsewhere=maps.elsewhere,
             track=maps.track,
         )
 
@@ -299,7 +307,9 @@ class _Tuner:
         parts = None
         if self._folds is not None:
             parts = {image_id: self._folds[group] for image_id, group in self._groups.items()}
-        return count_codes(maps.stores, self._ids, maps.truth, parts, threads=maps.threads, track=maps.track)
+        return count_codes(
+            maps.stores, self._ids, maps.truth, parts, threads=maps.threads, elsewhere=maps.elsewhere, track=maps.track
+        )
 
     def _searched(self, kind: str) -> SearchedSpace:
         maps, asked = self._maps, self._asked
@@ -330,11 +340,12 @@ class _Tuner:
                 threads=maps.threads,
                 memory=memory,
                 folder=maps.folder,
+                elsewhere=maps.elsewhere,
                 track=maps.track,
             )
 
         fingerprints = {name: store.fingerprint() for name, store in maps.stores.items()}
         thresholds = [threshold_text(asked.low), threshold_text(asked.high)]
-        source = digest([__version__, fingerprints, maps.source, asked.objective.name, thresholds, options])
+        source = digest([fingerprints, maps.source, asked.objective.name, thresholds, options])
         kept = None if self._kept is None else KeptSearches(self._kept / f"searches-{kind}.json", source)
         return SearchedSpace(kind, list(maps.stores), fit, pixels, asked.objective, kept, **options, track=maps.track)

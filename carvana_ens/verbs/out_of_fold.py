@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
+from carvana_ens.engine.cluster import Workers, connected
 from carvana_ens.ensemble.disputed import common_ids
 from carvana_ens.ensemble.out_of_fold import OutOfFold
+from carvana_ens.ensemble.passes import Elsewhere
 from carvana_ens.ensemble.truth import TruthCache, cached_truth, source_hash
 from carvana_ens.errors import StoreError
 from carvana_ens.project import Project
 from carvana_ens.store.place import place_of
 from carvana_ens.store.store import ProbabilityStore, open_store
 from carvana_ens.types import Size
+from carvana_ens.verbs.versions import installed
 from carvana_ens.verbs.workspace import Workspace
 
 
@@ -37,8 +44,29 @@ def truth_cache(workspace: Workspace, sizes: dict[str, Size], threads: int | Non
     data, masks = workspace.project.data, workspace.masks
     assert data.masks is not None  # or the masks could not have been opened
     source = source_hash(data.masks, data.categories, threads)
-    path = workspace.project.root / "cache" / "masks"
+    path = _masks(workspace.project)
     return cached_truth(path, masks, source, sizes, threads=threads, track=workspace.track)
+
+
+@contextmanager
+def read_by(
+    workers: Workers | None, project: Project, maps: OutOfFold, steps: Sequence[str] = ()
+) -> Iterator[OutOfFold]:
+    """The maps that ``out_of_fold`` opened, to be read by other processes; None: by this one. steps: names of those
+    that are to be tried.
+
+    Raises:
+        CarvanaEnsError: no workers, or other ones than can be used.
+    """
+    if workers is None:
+        yield maps
+        return
+    with connected(workers, partial(installed, (), sorted(set(steps)))) as cluster:
+        yield replace(maps, elsewhere=Elsewhere(cluster, _masks(project), maps.source))
+
+
+def _masks(project: Project) -> Path:
+    return project.root / "cache" / "masks"
 
 
 def _store(project: Project, name: str) -> ProbabilityStore:

@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from carvana_ens.core.weights import parse_threshold, threshold_text
+from carvana_ens.engine.cluster import Workers
 from carvana_ens.ensemble.objectives import objective_named
 from carvana_ens.ensemble.pareto import pick
 from carvana_ens.ensemble.steps import parse_steps
@@ -17,7 +18,7 @@ from carvana_ens.errors import UsageError
 from carvana_ens.project import Project
 from carvana_ens.types import Say, Track, unsaid, untracked
 from carvana_ens.verbs.costs import member_costs
-from carvana_ens.verbs.out_of_fold import out_of_fold
+from carvana_ens.verbs.out_of_fold import out_of_fold, read_by
 from carvana_ens.verbs.runs import recorded
 from carvana_ens.verbs.workspace import Workspace
 
@@ -48,6 +49,7 @@ def tune(
     max_models: int | None = None,
     max_seconds: float | None = None,
     threads: int | None = None,
+    workers: Workers | None = None,
     say: Say = unsaid,
     track: Track = untracked,
 ) -> Tuned:
@@ -61,13 +63,15 @@ def tune(
     more on these maps. honest: score it on images that it was not tuned on, too: one more search a fold.
     spaces, cut: see ``ensemble.tuner.Asked``. postprocess: steps to try in order, see ``ensemble.steps.parse_steps``.
     max_models, max_seconds: members that may stay, and seconds a photo that they may take together; those that score
-    best honestly are then tuned alone.
+    best honestly are then tuned alone. workers: other processes that read maps and masks in place of this one, which
+    searches on what they send it, on its own threads; nothing of the outcome depends on them.
 
     Raises:
         UsageError: unknown member, objective, space or cut, thresholds that are no range, rounds under 1, or limits
             that no ensemble keeps or that take honest scores.
         PluginError: a step that is unknown or fails.
-        StoreError: out-of-fold maps are missing, incomplete, or may have seen their images.
+        StoreError: out-of-fold maps are missing, incomplete, damaged, or may have seen their images.
+        CarvanaEnsError: no workers, or the scheduler was lost.
     """
     if rounds < 1:
         raise UsageError(f"--rounds takes a whole number from 1, got {rounds}")
@@ -96,15 +100,16 @@ def tune(
         say(f"{left_out} of {len(workspace.ids)} photos are not out-of-fold for every member and are left out")
     facts = {"objective": objective, "thresholds": [str(asked.low), str(asked.high)], "seed": seed}
     kept = project.root / "cache"
-    with recorded(project, "tune", members=names, **facts) as run:
-        outcome = tune_maps(maps, asked, costs, kept)
+    steps = [step.name for step in asked.steps]
+    with recorded(project, "tune", members=names, **facts) as run, read_by(workers, project, maps, steps) as read:
+        outcome = tune_maps(read, asked, costs, kept)
         if limited:
             if outcome.judged is None:
                 raise UsageError(f"which members are to stay cannot be decided: {outcome.reason}")
             picked = pick(outcome.judged.subsets, max_models=max_models, max_seconds=max_seconds)
             say(f"within these limits {', '.join(picked.members)} score best: {picked.score:.6f} honestly")
             maps = maps.only(picked.members)
-            outcome = tune_maps(maps, asked, {name: costs[name] for name in picked.members}, kept)
+            outcome = tune_maps(read.only(picked.members), asked, {name: costs[name] for name in picked.members}, kept)
         run |= {"rounds": len(outcome.found.path), "kept": outcome.found.how, "in_time": outcome.found.in_time}
     _remark(outcome, say)
     tuning = Tuning.of(outcome, maps, wanted.name)

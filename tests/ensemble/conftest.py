@@ -1,4 +1,4 @@
-"""Small stores."""
+"""Small stores, on disk and in memory."""
 
 from __future__ import annotations
 
@@ -12,6 +12,22 @@ from carvana_ens.store.schema import Provenance
 from carvana_ens.store.store import ProbabilityStore, open_store
 from carvana_ens.store.writer import StoreWriter
 from carvana_ens.types import Size
+
+
+class Memory:
+    """The maps of a member as a store gives them, from memory; all uint8 or all uint16."""
+
+    def __init__(self, maps: dict[str, np.ndarray]) -> None:
+        self.maps, self.ids = maps, tuple(maps)
+        self.sizes = tuple(Size(*codes.shape) for codes in maps.values())
+        self.index = {image_id: number for number, image_id in enumerate(maps)}
+        self.full_scale = int(np.iinfo(next(iter(maps.values())).dtype).max)
+
+    def begin(self, image_id: str, out: np.ndarray) -> Callable[[], None]:
+        return lambda: self.read_into(image_id, out)
+
+    def read_into(self, image_id: str, out: np.ndarray) -> None:
+        out[:] = self.maps[image_id]
 
 
 @pytest.fixture

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
+import runpy
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,27 +17,10 @@ from carvana_ens.core.rle import mask_bits
 from carvana_ens.ensemble.disputed import common_ids, keep_disputed
 from carvana_ens.ensemble.objectives import OBJECTIVES, objective_named
 from carvana_ens.errors import CarvanaEnsError, DataError, StoreError, UsageError
-from carvana_ens.types import Size
 
+Memory = runpy.run_path(str(Path(__file__).with_name("conftest.py")))["Memory"]
 HALF = Fraction(1, 2)
 NAMES = sorted(OBJECTIVES)
-
-
-class Memory:
-    """The maps of a member as a store gives them, from memory."""
-
-    def __init__(self, maps):
-        self.maps, self.ids = maps, tuple(maps)
-        self.sizes = tuple(Size(*codes.shape) for codes in maps.values())
-        self.index = {image_id: number for number, image_id in enumerate(maps)}
-        self.full_scale = np.iinfo(next(iter(maps.values())).dtype).max
-
-    def begin(self, image_id, out):
-        out[:] = self.maps[image_id]
-        return lambda: None
-
-    def read_into(self, image_id, out):
-        out[:] = self.maps[image_id]
 
 
 def naive_score(name, members, weights, threshold, truths, full_scale=255):

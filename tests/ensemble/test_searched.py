@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import runpy
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,25 +18,13 @@ from carvana_ens.ensemble.searched import SearchedPixels
 from carvana_ens.errors import DataError
 from carvana_ens.types import Size
 
+Memory = runpy.run_path(str(Path(__file__).with_name("conftest.py")))["Memory"]
 SIZE = Size(16, 24)
 NAMES = ("a", "b", "c", "d")
 HALF = Fraction(1, 2)
 IDS = [f"{car}_{view}" for car in range(20) for view in (1, 2)]
 GROUPS = {image_id: image_id.split("_")[0] for image_id in IDS}
 SEARCH = searched.search
-
-
-class Memory:
-    """The maps of a member as a store gives them, from memory."""
-
-    full_scale = 255
-
-    def __init__(self, maps):
-        self.maps, self.sizes = maps, [SIZE] * len(maps)
-        self.index = {image_id: number for number, image_id in enumerate(maps)}
-
-    def begin(self, image_id, out):
-        return lambda: np.copyto(out, self.maps[image_id])
 
 
 class World:

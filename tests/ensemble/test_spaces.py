@@ -29,7 +29,7 @@ from carvana_ens.store.packing import pack_store
 from carvana_ens.store.store import open_store
 
 TWINS = runpy.run_path(str(Path(__file__).with_name("test_disputed.py")))
-Memory, naive_score, drawn = TWINS["Memory"], TWINS["naive_score"], TWINS["drawn"]
+Memory, naive_score, drawn = (TWINS[name] for name in ("Memory", "naive_score", "drawn"))
 HALF = Fraction(1, 2)
 SIZES = {"one": (20, 31), "row": (1, 9), "column": (13, 1), "dot": (1, 1)}
 

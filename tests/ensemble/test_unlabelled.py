@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import runpy
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from carvana_ens.ensemble.unlabelled import Features, border_length, image_featu
 from carvana_ens.errors import DataError, UsageError
 from carvana_ens.types import Size
 
+Memory = runpy.run_path(str(Path(__file__).with_name("conftest.py")))["Memory"]
 WEIGHTS = (2, 1, 1)
 HALF = Fraction(1, 2)
 
@@ -63,19 +66,6 @@ def test_images_of_most_disagreement():
     found = {"b": Features(100, 50, 10, 5.0), "a": Features(100, 50, 10, 5.0), "c": Features(100, 50, 20, 12.0)}
     assert most_disputed(found, 2) == ["c", "a"]
     assert most_disputed(found, 9) == ["c", "a", "b"]
-
-
-class Memory:
-    """The maps of a member as a store gives them, from memory."""
-
-    full_scale = 255
-
-    def __init__(self, maps):
-        self.maps, self.sizes = maps, [Size(*codes.shape) for codes in maps.values()]
-        self.index = {image_id: number for number, image_id in enumerate(maps)}
-
-    def begin(self, image_id, out):
-        return lambda: np.copyto(out, self.maps[image_id], casting="unsafe")
 
 
 def ellipse(rng, size=(48, 70)):
@@ -133,7 +123,7 @@ def test_planted_bad_images_are_the_worst_of_200(spoil, reason):
         test[image_id] = spoil(test[image_id], rng)
     found = []
     for maps in (known, test):
-        stack = MapStack([Memory({i: codes[n] for i, codes in maps.items()}) for n in range(3)])
+        stack = MapStack([Memory({i: codes[n].astype(np.uint8) for i, codes in maps.items()}) for n in range(3)])
         sizes = {image_id: Size(48, 70) for image_id in maps}
         found.append(image_features(stack, sizes, WEIGHTS, HALF, threads=1))
     worst = oddest(found[1], found[0], 5)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import runpy
+import sys
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from carvana_ens.core.rle import mask_bits
 from carvana_ens.data.folds import FoldTable
-from carvana_ens.ensemble import searched
+from carvana_ens.ensemble import kept_searches, searched
 from carvana_ens.ensemble.disputed import keep_disputed
 from carvana_ens.ensemble.honest import nested
 from carvana_ens.ensemble.kept_searches import KeptSearches
@@ -17,23 +20,11 @@ from carvana_ens.ensemble.searched import SearchedPixels
 from carvana_ens.ensemble.worth import honest_folds, member_worth, subset_score, worth
 from carvana_ens.types import Size
 
+Memory = runpy.run_path(str(Path(__file__).with_name("conftest.py")))["Memory"]
 SIZE = Size(12, 20)
 IDS = [f"{car}_{view}" for car in "abcdefghij" for view in (1, 2)]
 GROUPS = {image_id: image_id[0] for image_id in IDS}
 HALF = Fraction(1, 2)
-
-
-class Memory:
-    """The maps of a member as a store gives them, from memory."""
-
-    full_scale = 255
-
-    def __init__(self, maps):
-        self.maps, self.sizes = maps, [SIZE] * len(maps)
-        self.index = {image_id: number for number, image_id in enumerate(maps)}
-
-    def begin(self, image_id, out):
-        return lambda: np.copyto(out, self.maps[image_id])
 
 
 def judged(found, folds):
@@ -138,6 +129,45 @@ def test_kept_searches_are_those_of_the_same_source_and_images(planted, tmp_path
             SearchedPixels(kept, names, kept=KeptSearches(path, "t")).found(IDS)
     path.write_text(path.read_text()[:-9])
     assert SearchedPixels(kept, names, kept=KeptSearches(path, "s")).found(IDS) == first
+
+
+def test_searches_of_other_code_are_done_again(planted, tmp_path, monkeypatch):
+    names = ("top", "bottom")
+    path = tmp_path / "searches.json"
+    first = SearchedPixels(pixels(planted, *names), names, kept=KeptSearches(path, "s")).found(IDS)
+    assert KeptSearches(path, "s").get(IDS) == first
+    rooms = [tmp_path / "one", tmp_path / "two"]
+    for room in rooms:
+        room.mkdir()
+        (room / "part.py").write_text("x = 1\n")
+    names = {kept_searches.code_of(rooms)}
+    for room in rooms:
+        (room / "part.py").write_text("x = 2\n")
+        names.add(kept_searches.code_of(rooms))
+    assert len(names) == 3
+    monkeypatch.setattr(kept_searches, "search_code", names.pop)
+    assert KeptSearches(path, "s").get(IDS) is None
+
+
+def test_what_a_search_calls_is_what_its_code_is(planted):
+    """All of ours that ran for a search lies in the rooms whose text names the state, or below them."""
+    folders = {Path(room).name for room in kept_searches.ROOMS}
+    code = Path(kept_searches.__file__).parents[1]
+    seen = set()
+
+    def watch(frame, event, arg):
+        path = Path(frame.f_code.co_filename)
+        if path.is_relative_to(code):
+            seen.add(path.relative_to(code).parts[0])
+
+    kept = pixels(planted, "top", "bottom")
+    sys.setprofile(watch)
+    try:
+        SearchedPixels(kept, ("top", "bottom")).found(IDS)
+    finally:
+        sys.setprofile(None)
+    assert {"core", "ensemble"} <= seen
+    assert seen - folders <= {"engine", "types.py"}
 
 
 def test_a_search_that_ran_out_of_time_is_not_kept(planted, tmp_path):
