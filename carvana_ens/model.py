@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,8 +23,13 @@ Output = Literal["probabilities", "logits"]
 Context = Literal["image", "group"]
 PSEUDO_SHARE = 0.3
 """A member's default share of pseudo-labels: what JunhongXu's Carvana solution drew."""
-TTA = ("hflip", "vflip")
-"""The test-time augmentations by name; each adds its flip to every view so far, and the plain view is always in."""
+TTA = ("hflip", "vflip", "transpose")
+"""The flips of test-time augmentation by name; each adds itself to every view so far, and the plain view is always in.
+
+hflip and vflip together are the 4-way flip, all three the eight symmetries of a square. Beside them ``x0.75`` (any
+factor from 0.1 to 8) adds the views of the photo at that scale of the input size.
+"""
+_SCALE = re.compile(r"x([0-9]{1,2}(?:\.[0-9]{1,4})?)")
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,9 @@ class MemberConfig:
     ``like`` is another member whose checkpoints this one uses at its own size.
     ``options`` are the model's options as plain JSON values; only what differs from the defaults need be there.
     ``views`` are those that it is trained on, as ids have them behind the group (empty: all). ``pseudo`` names the
-    pseudo-labels mixed into its training, ``pseudo_share`` their share of each mini-batch.
+    pseudo-labels mixed into its training, ``pseudo_share`` their share of each mini-batch. ``tile`` is the size of the
+    parts in which a photo is predicted (on the grid of ``size``, or on its own where that is None), ``overlap`` how
+    many pixels neighbours share at least (None: an eighth of a tile).
     """
 
     name: str
@@ -53,6 +61,8 @@ class MemberConfig:
     views: tuple[str, ...] = ()
     pseudo: str | None = None
     pseudo_share: float = PSEUDO_SHARE
+    tile: Size | None = None
+    overlap: int | None = None
 
     def to_json(self) -> dict[str, Json]:
         """Plain JSON values; ``from_json`` gives the same config back."""
@@ -66,17 +76,37 @@ class MemberConfig:
             del document["views"]
         if self.pseudo is None:
             del document["pseudo"], document["pseudo_share"]
+        if self.tile is None:
+            del document["tile"], document["overlap"]
+        else:
+            document["tile"] = str(self.tile)
         return document
 
     @classmethod
     def from_json(cls, document: Mapping[str, Json]) -> MemberConfig:
         """The config that ``to_json`` described."""
         values = dict(document)
-        if values.get("size") is not None:
-            values["size"] = Size.parse(values["size"])
+        for key in ("size", "tile"):
+            if values.get(key) is not None:
+                values[key] = Size.parse(values[key])
         values["tta"] = tuple(values.get("tta", ()))
         values["views"] = tuple(values.get("views", ()))
         return cls(**values)
+
+
+def scale_of(name: str) -> float | None:
+    """The factor of a test-time augmentation such as ``x0.75``; None where it is no scale."""
+    match = _SCALE.fullmatch(name)
+    return None if match is None or not 0.1 <= float(match[1]) <= 8 else float(match[1])
+
+
+def tta_fault(names: Sequence[str]) -> str | None:
+    """What is wrong with test-time augmentations, as the rest of a sentence; None where nothing is."""
+    for name in names:
+        if name not in TTA and scale_of(name) in (None, 1.0):
+            return f"{name!r} is unknown: use {', '.join(TTA)}, or a scale such as x0.75"
+    doubled = [name for name in names if list(names).count(name) > 1]
+    return f"{doubled[0]!r} is there twice: name each once" if doubled else None
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,15 @@ if TYPE_CHECKING:
 @click.argument("model", required=False, type=MODEL)
 @click.option("--name", help="Name of the member.  [default: the model's]")
 @click.option("--size", type=SIZE, metavar="HxW", help="Input size of the model.  [default: the model's]")
-@click.option("--tta", multiple=True, help="Test-time augmentation: hflip, vflip; may be given more than once.")
+@click.option(
+    "--tta",
+    multiple=True,
+    help="Test-time augmentation: hflip, vflip, transpose, or a scale as x0.75; may be given more than once.",
+)
+@click.option(
+    "--tile", type=SIZE, metavar="HxW", help="Predict in tiles of this size, for photos too large for memory."
+)
+@click.option("--overlap", type=click.IntRange(0), help="Pixels that tiles share at least.  [default: an eighth]")
 @click.option("--folds", type=click.IntRange(1), help="Folds of its own, in place of the default fold table.")
 @click.option("--holdout", type=float, help="In place of --folds: share of the groups to hold out, for example 0.2.")
 @fold_rule_option
@@ -40,6 +48,8 @@ def command(
     name: str | None,
     size: Size | None,
     tta: tuple[str, ...],
+    tile: Size | None,
+    overlap: int | None,
     folds: int | None,
     holdout: float | None,
     fold_rule: Literal["rank", "histogram"],
@@ -63,6 +73,7 @@ def command(
       carvana-ens add-model linknet34 --recipe s2-linknet34-fma --set epochs=20
       carvana-ens add-model timm-unet --name mobilenet --set encoder=mobilenetv2_100 --folds 5
       carvana-ens add-model unet-256 --name rear --view 09 --view 10 --pseudo confident --pseudo-share 0.2
+      carvana-ens add-model unet-256 --name aerial --size 4096x4096 --tile 1024x1024 --tta hflip --tta x0.75
       carvana-ens add-model --like mobilenet --name mobilenet_large --size 640x960
     """
     from carvana_ens.project import FoldsConfig
@@ -86,5 +97,7 @@ def command(
         wanted=views,
         pseudo=pseudo,
         pseudo_share=pseudo_share,
+        tile=tile,
+        overlap=overlap,
     )
     click.echo(f"added member {config.name} (model {config.model}, folds {config.folds})")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -44,12 +44,16 @@ def made_ahead(items: Iterable[V], count: int) -> Iterator[V]:
     What making an item raises is raised here, when its turn comes. No thread outlives the iterator.
     """
     rest, end = iter(items), object()
-    with ThreadPoolExecutor(1) as pool:
-        coming = deque(pool.submit(next, rest, end) for _ in range(count))
-        try:
-            while (item := coming.popleft().result()) is not end:
-                coming.append(pool.submit(next, rest, end))
-                yield item  # type: ignore[misc]  # no end, so an item
-        finally:
-            for future in coming:
-                future.cancel()
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            coming = deque(pool.submit(next, rest, end) for _ in range(count))
+            try:
+                while (item := coming.popleft().result()) is not end:
+                    coming.append(pool.submit(next, rest, end))
+                    yield item  # type: ignore[misc]  # no end, so an item
+            finally:
+                for future in coming:
+                    future.cancel()
+    finally:
+        if isinstance(rest, Generator):
+            rest.close()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from carvana_ens.learn.inference import ImageReader
 from carvana_ens.model import Samples
-from carvana_ens.types import Image, Mask, ProbabilityMap, Size
+from carvana_ens.types import Image, Mask, Size
 
 T = TypeVar("T", bound=np.generic)
 
@@ -28,9 +28,9 @@ class Box(NamedTuple):
         """What of an (H, W, ...) array lies in the box, C-contiguous."""
         return np.ascontiguousarray(array[self.top : self.bottom, self.left : self.right])
 
-    def pasted(self, values: ProbabilityMap, size: Size) -> ProbabilityMap:
-        """The map of a whole photo of this size from that of the box: 0 everywhere else."""
-        whole = np.zeros(size, np.float32)
+    def pasted(self, values: NDArray[T], size: Size) -> NDArray[T]:
+        """The map (or codes) of a whole photo of this size from that of the box: 0 everywhere else."""
+        whole = np.zeros(size, values.dtype)
         whole[self.top : self.bottom, self.left : self.right] = values
         return whole
 

@@ -67,8 +67,23 @@ class Fitting(Protocol):
     def cover(self, mask: Mask | ProbabilityMap, grid: Size) -> ProbabilityMap:
         """(H, W) float32 in [0, 1] on the grid: the part of each pixel that the object covers. A mask may be soft."""
 
-    def back(self, values: ProbabilityMap, size: Size) -> ProbabilityMap:
-        """(H, W) float32 values of the network's grid on that of a photo of this size."""
+    def window(self, grid: Size, size: Size) -> tuple[slice, slice]:
+        """Rows and columns of the grid that show a photo of this size."""
+
+
+def map_back(values: ProbabilityMap, size: Size, fitting: Fitting) -> ProbabilityMap:
+    """(H, W) float32 values of the network's grid on that of a photo of this size."""
+    return np.ascontiguousarray(resize_map(values[fitting.window(grid_of(values), size)], size))
+
+
+def scaled_image(image: Image, fitted: Image, grid: Size, fitting: Fitting, image_id: str) -> Image:
+    """(H, W, 3) uint8 on a grid of another scale. fitted: the photo on the network's own grid.
+
+    From the photo itself where all of the grid shows it; a padded photo is scaled with its padding.
+    """
+    own = grid_of(fitted)
+    whole = fitting.window(own, grid_of(image)) == SQUASH.window(own, grid_of(image))
+    return fitting.image(image, grid, image_id) if whole and own != grid_of(image) else resize_image(fitted, grid)
 
 
 class Squash:
@@ -86,9 +101,9 @@ class Squash:
         """See ``mask_cover``."""
         return mask_cover(mask, grid)
 
-    def back(self, values: ProbabilityMap, size: Size) -> ProbabilityMap:
-        """See ``resize_map``."""
-        return resize_map(values, size)
+    def window(self, grid: Size, size: Size) -> tuple[slice, slice]:  # noqa: ARG002 - all of it, whatever the size
+        """All of it."""
+        return slice(0, grid.height), slice(0, grid.width)
 
 
 SQUASH = Squash()
@@ -135,10 +150,10 @@ class Padding:
         """The mask as 0 and 1, with its padding."""
         return np.pad(mask.astype(np.float32), self._margins(grid_of(mask), grid), MODES[self.fill])
 
-    def back(self, values: ProbabilityMap, size: Size) -> ProbabilityMap:
-        """The values of the photo's own pixels."""
-        (above, _), (left, _) = self._margins(size, grid_of(values))
-        return np.ascontiguousarray(values[above : above + size.height, left : left + size.width])
+    def window(self, grid: Size, size: Size) -> tuple[slice, slice]:
+        """The photo's own pixels."""
+        (above, _), (left, _) = self._margins(size, grid)
+        return slice(above, above + size.height), slice(left, left + size.width)
 
     def _margins(self, photo: Size, grid: Size) -> tuple[tuple[int, int], ...]:
         """(before, after) of each axis."""
@@ -164,19 +179,19 @@ class Equalised:
         """That of ``fitting``."""
         return self.fitting.cover(mask, grid)
 
-    def back(self, values: ProbabilityMap, size: Size) -> ProbabilityMap:
+    def window(self, grid: Size, size: Size) -> tuple[slice, slice]:
         """That of ``fitting``."""
-        return self.fitting.back(values, size)
+        return self.fitting.window(grid, size)
 
 
-def input_rule(model: Model) -> tuple[Size | None, Fitting]:
+def input_rule(model: Model, *, tiled: bool = False) -> tuple[Size | None, Fitting]:
     """The input size that photos are brought to (None: each photo's own), and the way there.
 
-    A padded photo is not resized, so the model's default size, chosen to squash to, does not bind it: only the
-    member's own size does.
+    A photo that is padded, or predicted in tiles, is not resized, so the model's default size, chosen to squash to,
+    does not bind it: only the member's own size does.
     """
     options = model.options
-    size = model.config.size or model.size
+    size = model.config.size or (None if tiled else model.size)
     fitting: Fitting = SQUASH
     if not isinstance(options, TorchOptions):
         return size, fitting

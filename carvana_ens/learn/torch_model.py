@@ -117,17 +117,26 @@ class TorchModel(Model):
 
     def predict(self, batch: Batch) -> ModelMaps:
         """Logits (N, H, W) float32 on the grid of ``batch.images``, whatever that grid is."""
+        images = torch.from_numpy(np.require(batch.images, requirements=["C", "W"])).to(self.device)
+        return self.answer(images)[:, 0].cpu().numpy()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network was loaded."""
+        return self._device
+
+    def answer(self, images: Tensor) -> Tensor:
+        """(N, 1, H, W) float32 logits of (N, H, W, 3) uint8 RGB, both on ``device``, which may still be at work."""
         if self._network is None:
             raise TrainingError(
                 f"member {self.config.name} predicts before it is loaded: call load(checkpoint, device)"
             )
-        images = torch.from_numpy(np.require(batch.images, requirements=["C", "W"])).to(self._device)
         with torch.inference_mode():
-            logits = self.forward(self._network, images.permute(0, 3, 1, 2).float() / 255)
-        return logits[:, 0].float().cpu().numpy()
+            return self.forward(self._network, images.permute(0, 3, 1, 2)).float()
 
     def forward(self, network: nn.Module, images: Tensor) -> Tensor:
-        """Logits (N, 1, H, W) of images (N, 3, H, W), float RGB in [0, 1]: colour, normalising, padding, network.
+        """Logits (N, 1, H, W) of RGB images (N, 3, H, W), float in [0, 1] or uint8: colour, normalising, padding and
+        the network.
 
         Raises:
             TrainingError: the network answers on another grid.

@@ -28,7 +28,7 @@ from carvana_ens.project.values import (
     check_shares,
     parse,
     read_text,
-    seed_of,
+    whole_number_of,
     share_of,
     size_of,
     stores_of,
@@ -172,7 +172,7 @@ class Project:
             raise ProjectError(f"{self.file}: {where}.rule: {error}") from error
         if by_view is not None:
             by_view = text_of(self.file, f"{where}.by_view", by_view)
-        return FoldsConfig(folds, holdout, seed_of(self.file, f"{where}.seed", seed), rule, by_view)
+        return FoldsConfig(folds, holdout, whole_number_of(self.file, f"{where}.seed", seed), rule, by_view)
 
     def _member(self, name: str, table: Mapping[str, Json]) -> MemberConfig:
         where = f"members.{name}"
@@ -189,8 +189,10 @@ class Project:
         for key, value in table.items():
             if key in ("model", "folds", "checkpoint", "sha256", "like", "pseudo"):
                 values[key] = text_of(self.file, f"{where}.{key}", value)
-            elif key == "size":
-                values[key] = size_of(self.file, f"{where}.size", value)
+            elif key in ("size", "tile"):
+                values[key] = size_of(self.file, f"{where}.{key}", value)
+            elif key == "overlap":
+                values[key] = whole_number_of(self.file, f"{where}.overlap", value)
             elif key == "tta":
                 values[key] = tta_of(self.file, f"{where}.tta", value)
             elif key == "options":
@@ -202,7 +204,7 @@ class Project:
             elif key == "pseudo_share":
                 values[key] = share_of(self.file, f"{where}.pseudo_share", value)
             elif key == "seed":
-                values[key] = seed_of(self.file, f"{where}.seed", value)
+                values[key] = whole_number_of(self.file, f"{where}.seed", value)
             elif type(value) is not bool:
                 raise ProjectError(f"{self.file}: {where}.{key} takes true or false, got {value!r}")
             else:
@@ -223,6 +225,11 @@ class Project:
                     f"same model that is not itself like one, and this one must have no options, views or pseudo of "
                     f"its own"
                 )
+        if member.overlap is not None and (member.tile is None or member.overlap >= min(member.tile)):
+            raise ProjectError(
+                f"{self.file}: members.{member.name}.overlap is {member.overlap}: it goes with a tile, and is less than "
+                f"its sides"
+            )
         if member.pseudo is None:
             if member.pseudo_share != PSEUDO_SHARE:
                 raise ProjectError(

@@ -14,7 +14,7 @@ import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
 from carvana_ens.errors import ProjectError, UsageError
-from carvana_ens.model import TTA
+from carvana_ens.model import TTA, tta_fault
 from carvana_ens.store.place import Where, is_address
 from carvana_ens.types import Json, Size
 
@@ -102,13 +102,15 @@ def size_of(file: Path, where: str, value: Json) -> Size:
 
 
 def tta_of(file: Path, where: str, value: Json) -> tuple[str, ...]:
-    known = isinstance(value, list) and all(flip in TTA and value.count(flip) == 1 for flip in value)
-    if not known:
-        raise ProjectError(f"{file}: {where} takes a list of {', '.join(TTA)}, got {value!r}")
+    if not (isinstance(value, list) and all(isinstance(name, str) for name in value)):
+        raise ProjectError(f"{file}: {where} takes a list of {', '.join(TTA)} and scales, got {value!r}")
+    fault = tta_fault(value)
+    if fault is not None:
+        raise ProjectError(f"{file}: {where}: {fault}")
     return tuple(value)
 
 
-def seed_of(file: Path, where: str, value: Json) -> int:
+def whole_number_of(file: Path, where: str, value: Json) -> int:
     if type(value) is not int or value < 0:
         raise ProjectError(f"{file}: {where} takes a whole number from 0, got {value!r}")
     return value

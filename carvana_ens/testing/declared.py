@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from carvana_ens.errors import UsageError
-from carvana_ens.model import TTA, MemberConfig, Model, Recipe, options_json, parse_options, recipes_of
+from carvana_ens.model import TTA, MemberConfig, Model, Recipe, options_json, parse_options, recipes_of, tta_fault
 from carvana_ens.registry import NAME
 from carvana_ens.testing.drawn import SIZE
 from carvana_ens.testing.trial import calling, config_of, made, refused
@@ -135,8 +135,9 @@ def check_recipes(model_class: type[Model], options: Mapping[str, Json]) -> None
             raise refused(model_class, f"recipe {name} is {recipe!r}: make it a carvana_ens.Recipe")
         if not (isinstance(recipe.help, str) and recipe.help.strip()) or "\n" in recipe.help:
             raise refused(model_class, f"recipe {name} has the help {recipe.help!r}: give one line")
-        if any(flip not in TTA or recipe.tta.count(flip) > 1 for flip in recipe.tta):
-            raise refused(model_class, f"recipe {name} has the tta {recipe.tta}: use each of {TTA} at most once")
+        fault = tta_fault(recipe.tta)
+        if fault is not None:
+            raise refused(model_class, f"recipe {name} has the tta {recipe.tta}: {fault}")
         given = recipes_of(model_class)[name].options
         config = config_of(model_class, {**given, **options}, SIZE)
         with calling(model_class, f"its recipe {name}"):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from carvana_ens.learn.inference import SLACK
+from carvana_ens.learn.array_maps import SLACK
 from carvana_ens.model import Batch, Model
 from carvana_ens.testing.drawn import ODD_SIZE, SIZE, blank_batch, drawn_batch
 from carvana_ens.testing.fitted import fit_drawn

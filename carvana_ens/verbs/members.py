@@ -14,7 +14,16 @@ from carvana_ens.data.images import ImageFolder
 from carvana_ens.data.masks import open_masks
 from carvana_ens.errors import CarvanaEnsError, DataError, UsageError
 from carvana_ens.files import sha256_file
-from carvana_ens.model import PSEUDO_SHARE, TTA, MemberConfig, Model, Recipe, find_recipe, parse_options, path_options
+from carvana_ens.model import (
+    PSEUDO_SHARE,
+    MemberConfig,
+    Model,
+    Recipe,
+    find_recipe,
+    parse_options,
+    path_options,
+    tta_fault,
+)
 from carvana_ens.project import (
     IMPORTED,
     DataConfig,
@@ -42,9 +51,7 @@ class Initialised:
     lines: list[str]
 
 
-def init(
-    root: Path, data: DataConfig, folds: FoldsConfig, stores: str | None = None, say: Say = unsaid
-) -> Initialised:
+def init(root: Path, data: DataConfig, folds: FoldsConfig, stores: str | None = None, say: Say = unsaid) -> Initialised:
     """Checks that photos and masks are there and match, and writes ``root/ensemble.toml``.
 
     stores: where the maps are to lie, a folder or an address; None: in the project.
@@ -110,11 +117,14 @@ def add_model(
     wanted: tuple[str, ...] = (),
     pseudo: str | None = None,
     pseudo_share: float | None = None,
+    tile: Size | None = None,
+    overlap: int | None = None,
 ) -> MemberConfig:
     """Adds a member to ensemble.toml after checking that its plugin loads and takes its options.
 
     recipe: one of the model's; its values are written out, ``options``, ``size`` and ``tta`` go before them. wanted:
-    the views to train on. pseudo, pseudo_share: pseudo-labels to mix in, see ``MemberConfig``.
+    the views to train on. pseudo, pseudo_share: pseudo-labels to mix in; tile, overlap: parts to predict in; see
+    ``MemberConfig``.
 
     Raises:
         UsageError: options that contradict each other or the model, an unknown recipe, or a name that is taken.
@@ -136,9 +146,13 @@ def add_model(
         model = other.model
     if not model:
         raise UsageError("add-model needs the name of a model, or --like MEMBER; carvana-ens models lists them")
-    for augmentation in tta:
-        if augmentation not in TTA or tta.count(augmentation) > 1:
-            raise UsageError(f"--tta {augmentation} is unknown or doubled: use each of {', '.join(TTA)} at most once")
+    fault = tta_fault(tta)
+    if fault is not None:
+        raise UsageError(f"--tta: {fault}")
+    if overlap is not None and tile is None:
+        raise UsageError("--overlap is what tiles share: give their size with --tile HxW")
+    if tile is not None and overlap is not None and overlap >= min(tile):
+        raise UsageError(f"--overlap {overlap} is no less than a side of --tile {tile}: tiles would not get on")
     kind, _ = load_model(model)
     chosen = Recipe("") if recipe is None else find_recipe(kind, recipe)
     given = _options(kind, {**chosen.options, **(options or {})}, project.root)
@@ -179,6 +193,8 @@ def add_model(
         views=wanted,
         pseudo=pseudo,
         pseudo_share=PSEUDO_SHARE if pseudo_share is None else pseudo_share,
+        tile=tile,
+        overlap=overlap,
     )
     if wanted or pseudo is not None:
         check_training(Workspace(project), config)

@@ -14,6 +14,7 @@ from carvana_ens.data.images import ImageFolder
 from carvana_ens.engine.cluster import Cluster, Workers, connected
 from carvana_ens.errors import ProjectError, StaleError, UsageError
 from carvana_ens.files import sha256_file
+from carvana_ens.learn.units import Meter
 from carvana_ens.model import MemberConfig, Model
 from carvana_ens.project import FILE, IMPORTED, Project
 from carvana_ens.registry import Entry, load_model
@@ -21,10 +22,10 @@ from carvana_ens.store.place import Where
 from carvana_ens.store.remove import remove_store, take_lock
 from carvana_ens.store.schema import PENDING, DType, Provenance, Seen
 from carvana_ens.store.writer import StoreWriter
-from carvana_ens.types import ProbabilityMap, Say, Track, unsaid, untracked
-from carvana_ens.verbs.member_maps import MemberMaps
+from carvana_ens.types import Codes, Json, Say, Track, unsaid, untracked
+from carvana_ens.verbs.member_maps import How, MemberMaps
 from carvana_ens.verbs.plugin_calls import configured
-from carvana_ens.verbs.predict_tasks import Order, Tally, job_of, orders_of, predict_on
+from carvana_ens.verbs.predict_tasks import Order, job_of, orders_of, predict_on
 from carvana_ens.verbs.regions import regions_of
 from carvana_ens.verbs.runs import recorded
 from carvana_ens.verbs.train import DONE, chosen_folds, read_done, task_digest, untrained_reason
@@ -38,7 +39,7 @@ _SPLIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 class Predicted:
     """Maps of one member and split. new: maps that were made just now. missing: maps that are still to be made.
 
-    failed: why, by id, of photos that workers could not predict. seconds: that workers spent, all together.
+    failed: why, by id, of photos that workers could not predict. meter: the time that it took, of all workers together.
     """
 
     member: str
@@ -48,7 +49,7 @@ class Predicted:
     new: int
     missing: int
     failed: Mapping[str, str]
-    seconds: float
+    meter: Meter
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ def predict(
     fresh: bool = False,
     break_lock: bool = False,
     dtype: DType = "uint8",
+    batch: int | None = None,
     workers: Workers | None = None,
     say: Say = unsaid,
     track: Track = untracked,
@@ -79,8 +81,9 @@ def predict(
     Without ``split``: "oof" where there are masks, and "test" where there are test photos. "oof": each training photo
     by the fold model that did not see its group (with ``fold``: only that fold's). Any other split: the mean over the
     fold models, for the test photos or for the photos in ``images``. fresh: makes the stores anew. break_lock: takes
-    the locks that killed writers left on these stores. workers: other processes that predict in place of this one;
-    photos that they cannot predict are left out and listed, while in this process the first is an error.
+    the locks that killed writers left on these stores. batch: photos that a network is given at once; None: chosen for
+    the device. workers: other processes that predict in place of this one; photos that they cannot predict are left
+    out and listed, while in this process the first is an error.
 
     Raises:
         UsageError: unknown member or fold, or a split and photos that do not belong together.
@@ -88,6 +91,7 @@ def predict(
         CarvanaEnsError: no workers, or the scheduler was lost.
     """
     splits = _splits(project, split, images, fold)
+    how = How(device, dtype, batch)
     workspace = Workspace(project, say, track)
     configs = project.select(members)
     results = []
@@ -108,15 +112,23 @@ def predict(
                 with recorded(project, "predict", **facts) as run:
                     if break_lock:
                         take_lock(project.store_path(config.name, name), say)
-                    done = _predict_split(
-                        workspace, config, name, photos, ids, parts, seen, device, fresh, dtype, cluster
-                    )
-                    run |= {"images": done.new}
-                    if cluster is not None:
-                        run |= {"workers": cluster.count(), "worker_seconds": round(done.seconds, 3)}
-                        run |= {"failed": sorted(done.failed)}
+                    done = _predict_split(workspace, config, name, photos, ids, parts, seen, how, fresh, cluster)
+                    run |= {"images": done.new, **_speed(done, cluster)}
                 results.append(done)
     return results
+
+
+def _speed(done: Predicted, cluster: Cluster | None) -> dict[str, Json]:
+    """For the record of the run: photos a second of prediction, and the part of it that networks were at work."""
+    meter, facts = done.meter, dict[str, Json]()
+    if meter.photos:
+        facts |= {
+            "images_per_second": round(meter.photos / meter.seconds, 4),
+            "network_share": round(meter.network / meter.seconds, 4),
+        }
+    if cluster is not None:
+        facts |= {"workers": cluster.count(), "worker_seconds": round(meter.seconds, 3), "failed": sorted(done.failed)}
+    return facts
 
 
 @contextmanager
@@ -238,9 +250,8 @@ def _predict_split(
     ids: tuple[str, ...],
     parts: Sequence[_Part],
     seen: Seen,
-    device: str,
+    how: How,
     fresh: bool,
-    dtype: DType,
     cluster: Cluster | None,
 ) -> Predicted:
     project = workspace.project
@@ -252,28 +263,28 @@ def _predict_split(
     if fresh:
         remove_store(path)  # after all that can be refused
     new = 0
-    with StoreWriter(path, ids, sizes, provenance, dtype) as writer:
+    with StoreWriter(path, ids, sizes, provenance, how.dtype) as writer:
         todo = set(writer.missing())
         asked = [image_id for part in parts for image_id in part.ids if image_id in todo]
-        tally = Tally()
+        meter = Meter()
         made: Iterator[tuple[str, str | None]]
         if cluster is None:
-            made = _written(_maps(workspace, config, split, photos, parts, todo, model, device), writer)
+            made = _written(_maps(workspace, config, split, photos, parts, todo, model, how, meter), writer)
         else:
-            orders = _orders(workspace, config, split, photos, parts, todo, device, writer)
-            made = predict_on(cluster, orders, writer, tally)
+            orders = _orders(workspace, config, split, photos, parts, todo, how, writer)
+            made = predict_on(cluster, orders, writer, meter, workspace.say)
         failed: dict[str, str] = {}
         for image_id, reason in workspace.track(made, len(asked), f"{config.name} {split}"):
             if reason is None:
                 new += 1
             else:
                 failed[image_id] = reason
-        return Predicted(config.name, split, path, len(ids), new, len(writer.missing()), failed, tally.seconds)
+        return Predicted(config.name, split, path, len(ids), new, len(writer.missing()), failed, meter)
 
 
-def _written(maps: Iterable[tuple[str, ProbabilityMap]], writer: StoreWriter) -> Iterator[tuple[str, None]]:
-    for image_id, values in maps:
-        writer.write(image_id, values)
+def _written(maps: Iterable[tuple[str, Codes]], writer: StoreWriter) -> Iterator[tuple[str, None]]:
+    for image_id, codes in maps:
+        writer.write_codes(image_id, codes)
         yield image_id, None
 
 
@@ -285,15 +296,16 @@ def _maps(
     parts: Sequence[_Part],
     todo: set[str],
     model: type[Model],
-    device: str,
-) -> Iterator[tuple[str, ProbabilityMap]]:
+    how: How,
+    meter: Meter,
+) -> Iterator[tuple[str, Codes]]:
     for part in parts:
         wanted = [image_id for image_id in part.ids if image_id in todo]
         if not wanted:
             continue
         regions = regions_of(workspace.project, config, split, part.ids)
         checkpoints = list(part.checkpoints.values())
-        member = MemberMaps(workspace.project, config, model, photos, regions, checkpoints, device)
+        member = MemberMaps(workspace.project, config, model, photos, regions, checkpoints, how, meter, workspace.say)
         yield from member.maps(wanted, workspace.groups_of(part.ids), part.ids)
 
 
@@ -304,13 +316,13 @@ def _orders(
     photos: ImageFolder,
     parts: Sequence[_Part],
     todo: set[str],
-    device: str,
+    how: How,
     writer: StoreWriter,
 ) -> Iterator[Order]:
     for part in parts:
         if not todo.isdisjoint(part.ids):
             regions_of(workspace.project, config, split, part.ids)  # refused here, before work goes out
-            job = job_of(workspace.project, config, split, photos, part.checkpoints.values(), device, writer)
+            job = job_of(workspace.project, config, split, photos, part.checkpoints.values(), how, writer)
             yield from orders_of(job, part.ids, workspace.groups_of(part.ids), frozenset(todo))
 
 

@@ -1,19 +1,19 @@
 """predict on workers: photos go out in tasks, maps are written where they are made, and tokens come back.
 
 Photos are cut into units in the order of their ids, as one process that predicts all of them does, whatever is there
-already and however many workers there are: a unit of which one map is missing is predicted whole, and only what is
-missing is written. So a map does not depend on the number of workers, nor on where an earlier run was stopped. A unit
-that fails is predicted photo by photo, and the photos that fail then are the ones to name.
+already and however many workers there are (``learn.units``), and only what is missing is written. So a map does not
+depend on the number of workers, nor on where an earlier run was stopped. A unit that fails is predicted photo by
+photo, and the photos that fail then are the ones to name.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import socket
-import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -22,15 +22,17 @@ from carvana_ens.engine.cluster import Cluster
 from carvana_ens.engine.tasks import Died, unordered
 from carvana_ens.engine.worker import alive, kept
 from carvana_ens.errors import CarvanaEnsError, DataError, PluginError, ProjectError, StoreError, TrainingError
-from carvana_ens.learn.inference import units_of
-from carvana_ens.model import MemberConfig
+from carvana_ens.learn.units import UNIT, Meter, blocks_of
+from carvana_ens.model import MemberConfig, Model
 from carvana_ens.project import Project
 from carvana_ens.registry import load_model
 from carvana_ens.store.hand import StoreHand
 from carvana_ens.store.place import Where, absolute
 from carvana_ens.store.store import open_store
 from carvana_ens.store.writer import StoreWriter
-from carvana_ens.verbs.member_maps import MemberMaps
+from carvana_ens.types import Say
+from carvana_ens.verbs.member_maps import How, MemberMaps
+from carvana_ens.verbs.plugin_calls import configured
 from carvana_ens.verbs.regions import regions_of
 
 TASK = 32
@@ -50,7 +52,7 @@ class Job:
     split: str
     photos: Path
     checkpoints: tuple[Path | None, ...]
-    device: str
+    how: How
     store: Where
     token: str
 
@@ -67,18 +69,14 @@ class Order:
 
 @dataclass(frozen=True)
 class Token:
-    """What was done: checksums of the maps that were written, why others could not be made, and how long it took."""
+    """What was done: checksums of the maps that were written, why others could not be made, how long it took, and what
+    is to be told the user.
+    """
 
     checksums: tuple[tuple[str, int], ...]
     failed: tuple[tuple[str, str], ...]
-    seconds: float = 0.0
-
-
-@dataclass
-class Tally:
-    """Seconds that workers have spent, all together."""
-
-    seconds: float = 0.0
+    meter: Meter = field(default_factory=Meter)
+    lines: tuple[str, ...] = ()
 
 
 def job_of(
@@ -87,43 +85,51 @@ def job_of(
     split: str,
     photos: ImageFolder,
     checkpoints: Iterable[Path | None],
-    device: str,
+    how: How,
     writer: StoreWriter,
 ) -> Job:
     """A job with every path absolute, as workers need them."""
     files = tuple(None if path is None else path.absolute() for path in checkpoints)
     folder, store = photos.folder.absolute(), absolute(writer.path)
-    return Job(uuid.uuid4().hex, project.root.absolute(), config, split, folder, files, device, store, writer.token)
+    return Job(uuid.uuid4().hex, project.root.absolute(), config, split, folder, files, how, store, writer.token)
 
 
 def orders_of(job: Job, ids: Sequence[str], groups: Mapping[str, str], todo: frozenset[str]) -> Iterator[Order]:
     """The tasks of a part. ids: all its photos, in order. todo: photos whose maps are missing."""
-    model = load_model(job.config.model)[0]
-    wanted = (unit for unit in units_of(model, ids, groups) if not todo.isdisjoint(unit))
+    model = _unloaded(job)
+    wanted = (block for block in blocks_of(model, ids, groups) if not todo.isdisjoint(block))
     units: list[tuple[str, ...]] = []
-    for unit in itertools.chain(wanted, [None]):
-        if units and (unit is None or sum(map(len, units)) + len(unit) > TASK):
+    for block in itertools.chain(wanted, [None]):
+        if units and (block is None or sum(map(len, units)) + len(block) > TASK):
             yield _order(job, units, groups, todo)
             units = []
-        if unit is not None:
-            units.append(tuple(unit))
+        if block is not None:
+            step = UNIT if model.context == "image" else len(block)
+            units += [tuple(block[start : start + step]) for start in range(0, len(block), step)]
 
 
 def predict_on(
-    cluster: Cluster, orders: Iterable[Order], writer: StoreWriter, tally: Tally
+    cluster: Cluster, orders: Iterable[Order], writer: StoreWriter, meter: Meter, say: Say
 ) -> Iterator[tuple[str, str | None]]:
     """(id, None) for each map that was made and recorded, (id, reason) for each that cannot be made; in any order.
+
+    meter: counts what all workers do. say: told once what workers have to say.
 
     Raises:
         CarvanaEnsError: what no photo is to blame for; the maps so far are kept.
     """
     new = failures = 0
+    said: set[str] = set()
     for order, token in unordered(cluster, predict_order, orders, _parts):
         if isinstance(token, Died):
             reason = f"predicting it ends every worker: a crash, or {cluster.limit:g} s without a map"
             token = Token((), tuple((image_id, reason) for image_id in _due(order)))  # noqa: PLW2901
         writer.record(token.checksums)
-        tally.seconds += token.seconds
+        meter.add(token.meter)
+        for line in token.lines:
+            if line not in said:
+                say(line)
+                said.add(line)
         yield from ((image_id, None) for image_id, _ in token.checksums)
         yield from token.failed
         new, failures = new + len(token.checksums), failures + len(token.failed)
@@ -134,14 +140,13 @@ def predict_on(
 
 def predict_order(order: Order) -> Token:
     """On a worker: predicts the units and writes the chunks of the wanted maps."""
-    started = time.perf_counter()
     opened = kept(order.job.key, partial(_Opened, order.job))
     checksums: dict[str, int] = {}
 
     def make(ids: Sequence[str]) -> None:
-        for image_id, values in opened.maps.maps(ids, order.groups, ids):
-            if image_id in order.wanted:
-                checksums[image_id] = opened.hand.write(image_id, values)
+        due = [image_id for image_id in ids if image_id in order.wanted and image_id not in checksums]
+        for image_id, codes in opened.maps.maps(due, order.groups, ids):
+            checksums[image_id] = opened.hand.write_codes(image_id, codes)
             alive()
 
     failed: dict[str, str] = {}
@@ -153,7 +158,7 @@ def predict_order(order: Order) -> Token:
                 if len(ids) == 1 or opened.by_group:
                     failed |= dict.fromkeys(order.wanted.intersection(ids), str(error))
     left_out = tuple((image_id, reason) for image_id, reason in failed.items() if image_id not in checksums)
-    return Token(tuple(checksums.items()), left_out, time.perf_counter() - started)
+    return Token(tuple(checksums.items()), left_out, *opened.told())
 
 
 def _tries(order: Order, by_group: bool) -> Iterator[tuple[str, ...]]:
@@ -179,9 +184,18 @@ class _Opened:
                 f"a worker on {socket.gethostname()} does not see what this process sees: {error}; workers need "
                 f"project, photos and stores under the same paths"
             ) from error
+        self.by_group = _unloaded(job).context == "group"
+        self._meter, self._lines = Meter(), list[str]()
         model = load_model(job.config.model)[0]
-        self.by_group = model.context == "group"
-        self.maps = MemberMaps(project, job.config, model, photos, regions, job.checkpoints, job.device)
+        say = self._lines.append
+        self.maps = MemberMaps(project, job.config, model, photos, regions, job.checkpoints, job.how, self._meter, say)
+
+    def told(self) -> tuple[Meter, tuple[str, ...]]:
+        """What was counted and said since this was asked last."""
+        told = dataclasses.replace(self._meter), tuple(self._lines)
+        self._meter.__init__()  # type: ignore[misc]
+        self._lines.clear()
+        return told
 
 
 def _order(job: Job, units: Sequence[tuple[str, ...]], groups: Mapping[str, str], wanted: frozenset[str]) -> Order:
@@ -191,12 +205,17 @@ def _order(job: Job, units: Sequence[tuple[str, ...]], groups: Mapping[str, str]
 
 def _parts(order: Order) -> list[Order]:
     """Smaller orders, with batches that stay what they are as long as they can: units, then photos."""
-    model = load_model(order.job.config.model)[0]
+    model = _unloaded(order.job)
     units: Iterable[tuple[str, ...]] = order.units
     if model.context == "image" and (len(order.units) == 1 or model.batch_size == 1):
         units = ((image_id,) for image_id in _due(order))
     due = (unit for unit in units if not order.wanted.isdisjoint(unit))
     return [_order(order.job, [unit], order.groups, order.wanted) for unit in due]
+
+
+def _unloaded(job: Job) -> Model:
+    """The model as its options make it: what it sees at once may be one of them."""
+    return configured(load_model(job.config.model)[0], job.config, job.root)
 
 
 def _due(order: Order) -> list[str]:

@@ -8,7 +8,10 @@ import pytest
 from PIL import Image as Pillow
 
 from carvana_ens.errors import DataError, PluginError, TrainingError, UsageError
-from carvana_ens.learn.inference import UNIT, predict_maps, sigmoid, tta_flips
+from carvana_ens.learn.array_maps import sigmoid
+from carvana_ens.learn.inference import predict_maps
+from carvana_ens.learn.units import UNIT
+from carvana_ens.learn.views import views_of
 from carvana_ens.learn.recipe import TorchOptions
 from carvana_ens.model import Batch, MemberConfig, Model
 from carvana_ens.types import Size
@@ -209,7 +212,7 @@ def test_a_group_of_photos_of_two_sizes_needs_an_input_size():
 @pytest.mark.parametrize("tta", [("rot90",), ("hflip", "hflip")])
 def test_unknown_and_repeated_augmentations_are_refused(tta):
     with pytest.raises(UsageError, match=tta[-1]):
-        tta_flips(tta)
+        views_of(tta)
 
 
 def test_no_models_double_ids_and_ids_of_elsewhere_are_refused():
@@ -335,7 +338,7 @@ def test_photos_are_read_once_and_not_far_ahead():
     maps = predict_maps([Spy(batch_size=1)], folder, names, dict.fromkeys(names, "g"), ())
     for number, (name, _) in enumerate(maps):
         assert name == names[number]
-        assert len(folder.reads) <= number + 2 * UNIT + 1
+        assert len(folder.reads) <= number + 4 * UNIT
     assert sorted(folder.reads) == sorted(names)
 
 

@@ -13,7 +13,7 @@ from carvana_ens.learn.inference import predict_maps
 from carvana_ens.learn.normalise import Statistics, normalised
 from carvana_ens.learn.photos import Photos
 from carvana_ens.learn.recipe import InputOptions, TorchOptions
-from carvana_ens.learn.resize import Padding, input_rule, resize_image
+from carvana_ens.learn.resize import Padding, input_rule, map_back, resize_image
 from carvana_ens.model import parse_options
 from carvana_ens.types import Size
 
@@ -133,5 +133,5 @@ def test_padding_comes_after_equalising(tiny):
     np.testing.assert_array_equal(padded[:40, :50], equalised_image(photo))
     assert not padded[40:].any()
     assert fitting.cover(np.ones((40, 50), bool), Size(44, 52)).sum() == 2000
-    assert fitting.back(np.ones((44, 52), np.float32), Size(40, 50)).shape == (40, 50)
+    assert map_back(np.ones((44, 52), np.float32), Size(40, 50), fitting).shape == (40, 50)
     assert isinstance(fitting.fitting, Padding)

@@ -114,7 +114,7 @@ def test_only_missing_maps_are_predicted(cut, monkeypatch):
     cut.did("add-model", "bright-cut", "--name", "whole")
     cut.did("predict", "whole", "--split", "test")
     cut.calls()
-    plain, written = StoreWriter.write, []
+    plain, written = StoreWriter.write_codes, []
 
     def stopping(self, image_id, values):
         if len(written) == 2:
@@ -122,9 +122,9 @@ def test_only_missing_maps_are_predicted(cut, monkeypatch):
         written.append(image_id)
         plain(self, image_id, values)
 
-    monkeypatch.setattr(StoreWriter, "write", stopping)
+    monkeypatch.setattr(StoreWriter, "write_codes", stopping)
     assert cut.do("predict", "bright-cut", "--split", "test").code == 130
-    monkeypatch.setattr(StoreWriter, "write", plain)
+    monkeypatch.setattr(StoreWriter, "write_codes", plain)
     cut.calls()
     store = open_store(cut.store("bright-cut", "test"))
     assert store.missing() == [i for i in store.ids if i not in written]
@@ -238,16 +238,16 @@ def test_a_group_model_sees_all_views_even_if_one_map_is_missing(project, oracle
             assert near(whole.read(image_id), view), car
     records = whole.records
 
-    plain = StoreWriter.write
+    plain = StoreWriter.write_codes
 
     def stopping(self, image_id, values):
         if image_id == "c9d_03":
             raise KeyboardInterrupt
         plain(self, image_id, values)
 
-    monkeypatch.setattr(StoreWriter, "write", stopping)
+    monkeypatch.setattr(StoreWriter, "write_codes", stopping)
     assert project.do("predict", "--split", "test", "--fresh").code == 130
-    monkeypatch.setattr(StoreWriter, "write", plain)
+    monkeypatch.setattr(StoreWriter, "write_codes", plain)
     project.calls()
     assert "1 maps predicted" in project.did("predict", "--split", "test").out
     assert [call[2:] for call in project.calls("predict")] == [["c9d", *groups["c9d"]]]

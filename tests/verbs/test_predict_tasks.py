@@ -13,11 +13,13 @@ from carvana_ens import open_store
 from carvana_ens.data.images import ImageFolder
 from carvana_ens.engine.tasks import DIED
 from carvana_ens.errors import CarvanaEnsError, StoreError, TrainingError
+from carvana_ens.learn.units import Meter
 from carvana_ens.project import Project
 from carvana_ens.store.schema import Provenance
 from carvana_ens.store.writer import StoreWriter
 from carvana_ens.verbs import predict_tasks
-from carvana_ens.verbs.predict_tasks import HOPELESS, TASK, Tally, job_of, orders_of, predict_on, predict_order
+from carvana_ens.verbs.member_maps import How
+from carvana_ens.verbs.predict_tasks import HOPELESS, TASK, job_of, orders_of, predict_on, predict_order
 
 
 @pytest.fixture
@@ -34,7 +36,7 @@ def sent(project):
         sizes = [photos.size(image_id) for image_id in photos.ids]
         path = opened.store_path(member, "test")
         writers.append(StoreWriter(path, photos.ids, sizes, here).__enter__())
-        return job_of(opened, config, "test", photos, [None], "cpu", writers[-1]), photos.ids, writers[-1]
+        return job_of(opened, config, "test", photos, [None], How("cpu", "uint8"), writers[-1]), photos.ids, writers[-1]
 
     yield send
     for writer in writers:
@@ -53,7 +55,7 @@ def test_units_are_those_of_all_photos_whatever_is_missing(sent):
     assert [sum(map(len, order.units)) for order in every] == [TASK, TASK, TASK, 4]
     assert all(len(unit) == 8 for order in every[:3] for unit in order.units)
     few = list(orders_of(job, ids, cars(ids), frozenset(ids[17:19] + ids[90:91])))
-    assert [unit for order in few for unit in order.units] == [tuple(ids[16:24]), tuple(ids[88:96])]
+    assert [[*order.units[0], *order.units[-1]] for order in few] == [ids[:8] + ids[24:32], ids[64:72] + ids[88:96]]
     assert {image_id for order in few for image_id in order.wanted} == {ids[17], ids[18], ids[90]}
     assert list(orders_of(job, ids, cars(ids), frozenset())) == []
     group, _, _ = sent("views", "group-cut")
@@ -117,8 +119,8 @@ def test_a_member_that_never_succeeds_is_to_blame(sent, monkeypatch):
     orders = list(orders_of(job, ids, cars(ids), frozenset(ids)))
     there = type("Cluster", (), {"limit": 5.0})()
     reason = "predicting it ends every worker: a crash, or 5 s without a map"
-    assert list(predict_on(there, orders, writer, Tally())) == [(image_id, reason) for image_id in ids]
+    assert list(predict_on(there, orders, writer, Meter(), print)) == [(image_id, reason) for image_id in ids]
     assert [part.units for part in asked] == [((image_id,),) for image_id in ids]
     with pytest.raises(TrainingError, match=f"{HOPELESS} photos were tried and none could be predicted, .*: {reason}"):
-        list(predict_on(there, orders * HOPELESS, writer, Tally()))
+        list(predict_on(there, orders * HOPELESS, writer, Meter(), print))
     assert np.array_equal(writer.missing(), ids)

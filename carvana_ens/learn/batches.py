@@ -1,0 +1,57 @@
+"""How many photos a network is given at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from carvana_ens.learn.torch_model import TorchModel
+from carvana_ens.learn.units import BLOCK
+from carvana_ens.types import Size
+
+CPU_PIXELS = 2**18
+"""Pixels of a batch on a CPU: more are not faster, and take memory."""
+GPU_PIXELS = 2**24
+"""Likewise elsewhere."""
+SHARE = 0.6
+"""Of a CUDA device's memory that a batch may take: what a network needs is measured on a small picture."""
+PROBE = Size(512, 512)
+
+
+class BatchSizes:
+    """Batches by the grid that a network is given: powers of two, the same on every device of a kind.
+
+    They follow from the network, the grid and the device's whole memory, not from what of it is free just now: a map
+    may depend on its batch in the last bits.
+    """
+
+    def __init__(self, models: Sequence[TorchModel], batch: int | None = None) -> None:
+        """models: loaded on one device. batch: what the user wants."""
+        self._models, self._device = models, models[0].device
+        self._most = batch or BLOCK
+        self._given = batch is not None
+        self._pixels = 0 if self._given else self._room()
+
+    def of(self, grid: Size) -> int:
+        """Photos of a batch."""
+        if self._given:
+            return self._most
+        fitting = max(1, self._pixels // (grid.height * grid.width))
+        return int(min(self._most, 2 ** (fitting.bit_length() - 1)))
+
+    def halve(self, batch: int) -> int:
+        """Batches are at most half of this from now on; 0: there is no half."""
+        self._most = max(1, batch // 2)
+        return batch // 2
+
+    def _room(self) -> int:
+        """Pixels of a batch."""
+        if self._device.type != "cuda":
+            return CPU_PIXELS if self._device.type == "cpu" else GPU_PIXELS
+        _, memory = torch.cuda.mem_get_info(self._device)
+        network = torch.cuda.memory_allocated(self._device)
+        torch.cuda.reset_peak_memory_stats(self._device)
+        self._models[0].answer(torch.zeros((1, *PROBE, 3), dtype=torch.uint8, device=self._device))
+        each = (torch.cuda.max_memory_allocated(self._device) - network) / (PROBE.height * PROBE.width)
+        return min(GPU_PIXELS, int((SHARE * memory - network) / max(each, 1)))
