@@ -92,6 +92,9 @@ dialect_option = click.option(
     help="Of the submission's run lengths.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+break_lock_option = click.option(
+    "--break-lock", is_flag=True, help="Take the locks that killed writers left on stores at an address."
+)
 fresh_help = "Make anew what is there already."
 
 

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from carvana_ens.cli.common import ANY_PATH, FILE, SIZE, fresh_help, open_project, say, threads_option, track
+from carvana_ens.cli.common import (
+    ANY_PATH,
+    FILE,
+    SIZE,
+    break_lock_option,
+    fresh_help,
+    open_project,
+    say,
+    threads_option,
+    track,
+)
 
 if TYPE_CHECKING:
     from carvana_ens.types import Size
@@ -32,6 +42,7 @@ if TYPE_CHECKING:
 @click.option("--size", type=SIZE, metavar="HxW", help="Size of all images of a submission, if there are no photos.")
 @click.option("--out-of-fold", is_flag=True, help="You say that no map was made by a model that saw its image's group.")
 @click.option("--fresh", is_flag=True, help=fresh_help)
+@break_lock_option
 @threads_option
 @click.pass_context
 def command(
@@ -48,6 +59,7 @@ def command(
     size: Size | None,
     out_of_fold: bool,
     fresh: bool,
+    break_lock: bool,
     threads: int | None,
 ) -> None:
     """Make a member of probability maps that were made elsewhere. A stopped import goes on where it was.
@@ -82,6 +94,7 @@ def command(
         size=size,
         out_of_fold=out_of_fold,
         fresh=fresh,
+        break_lock=break_lock,
         threads=threads or default_threads(),
         say=say,
         track=track,

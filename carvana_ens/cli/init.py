@@ -40,6 +40,11 @@ from carvana_ens.cli.common import ANY_PATH, FOLDER, by_view_option, fold_rule_o
     multiple=True,
     help="Share of each mini-batch, one for each --extra.  [default: each photo once an epoch]",
 )
+@click.option(
+    "--stores",
+    metavar="ADDRESS|FOLDER",
+    help="Where the maps are to lie, such as s3://bucket/cars.  [default: the project's folder stores]",
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the default fold table.")
 def command(
     folder: Path,
@@ -54,17 +59,20 @@ def command(
     by_view: str | None,
     extras: tuple[tuple[Path, Path], ...],
     shares: tuple[float, ...],
+    stores: str | None,
     seed: int,
 ) -> None:
     """Make a project: write FOLDER/ensemble.toml.
 
-    Without photos the project only blends maps that are imported.
+    Without photos the project only blends maps that are imported. An address (extra [s3]) takes keys and endpoint from
+    the environment, see predict --help.
 
     \b
     Example:
       carvana-ens init cars --images train_hq --masks train_masks --test test_hq
       carvana-ens init cars --images train_hq --masks train_masks --folds 7 --fold-rule histogram
       carvana-ens init cars --images train_hq --masks train_masks --extra drawn drawn_masks --extra-share 0.2
+      carvana-ens init cars --test test_hq --stores s3://bucket/cars
     """
     from carvana_ens.errors import UsageError
     from carvana_ens.project import DataConfig, ExtraConfig, FoldsConfig
@@ -76,7 +84,7 @@ def command(
         ExtraConfig(*paths, share) for paths, share in zip(extras, shares or [None] * len(extras), strict=True)
     )
     data = DataConfig(images=images, masks=masks, test=test, group=group, categories=categories, extra=extra)
-    done = init(folder, data, FoldsConfig(folds, holdout, seed, fold_rule, by_view), say=say)
+    done = init(folder, data, FoldsConfig(folds, holdout, seed, fold_rule, by_view), stores, say=say)
     for line in done.lines:
         click.echo(line)
     click.echo(

@@ -10,6 +10,7 @@ import click
 from carvana_ens.cli.common import (
     FAILED_INPUTS,
     FOLDER,
+    break_lock_option,
     chosen_workers,
     device_option,
     fresh_help,
@@ -31,6 +32,7 @@ from carvana_ens.cli.completed import MEMBER
     "--dtype", type=click.Choice(["uint8", "uint16"]), default="uint8", show_default=True, help="Of the codes."
 )
 @click.option("--fresh", is_flag=True, help=fresh_help)
+@break_lock_option
 @worker_options
 @click.pass_context
 def command(
@@ -42,11 +44,13 @@ def command(
     device: str,
     dtype: Literal["uint8", "uint16"],
     fresh: bool,
+    break_lock: bool,
     workers: int | None,
     scheduler: str | None,
     worker_limit: float | None,
 ) -> int:
-    """Write the probability maps of MEMBERS (default: all) to stores/MEMBER/SPLIT.zarr.
+    """Write the probability maps of MEMBERS (default: all) to MEMBER/SPLIT.zarr in the folder stores, or
+    where ensemble.toml has them.
 
     Training photos are predicted by the fold model that has not seen them, test photos by the mean of all fold
     models. Maps that are there are kept.
@@ -54,6 +58,9 @@ def command(
     Workers are processes of this machine, one for each CUDA device in turn, or of many (extra [dist]); these need
     the same versions, and the project, photos and stores under the same paths. The maps do not depend on how many
     there are. Photos that they cannot predict are listed, and the exit code is 3.
+
+    Stores at an address (s3://bucket/cars, extra [s3]): keys, region and endpoint come from AWS_ACCESS_KEY_ID,
+    AWS_SECRET_ACCESS_KEY, AWS_REGION and AWS_ENDPOINT_URL; AWS_ALLOW_HTTP=true for http.
 
     \b
     Example:
@@ -72,6 +79,7 @@ def command(
         images=images,
         device=device,
         fresh=fresh,
+        break_lock=break_lock,
         dtype=dtype,
         workers=chosen_workers(workers, scheduler, worker_limit),
         say=say,

@@ -6,16 +6,17 @@ from pathlib import Path
 
 import click
 
-from carvana_ens.cli.common import FILE, device_option, open_project, say, threads_option, track
+from carvana_ens.cli.common import FILE, break_lock_option, device_option, open_project, say, threads_option, track
 from carvana_ens.cli.train import LiveLine
 
 
 @click.command(short_help="Train, predict, tune, blend and report in one go.")
 @click.option("-o", "--output", type=FILE, default=Path("submission.csv.gz"), show_default=True, help="Submission.")
 @device_option
+@break_lock_option
 @threads_option
 @click.pass_context
-def command(ctx: click.Context, output: Path, device: str, threads: int | None) -> None:
+def command(ctx: click.Context, output: Path, device: str, break_lock: bool, threads: int | None) -> None:
     """Train, predict, tune, blend and report in one go; what is done is kept, so that a stopped run goes on.
 
     \b
@@ -29,6 +30,7 @@ def command(ctx: click.Context, output: Path, device: str, threads: int | None) 
         project,
         output,
         device=device,
+        break_lock=break_lock,
         threads=threads,
         say=say,
         report=live.epoch,

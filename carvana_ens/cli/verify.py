@@ -7,9 +7,11 @@ import dataclasses
 import click
 
 from carvana_ens.cli.common import (
+    break_lock_option,
     chosen_workers,
     json_option,
     open_project,
+    say,
     show_json,
     threads_option,
     track,
@@ -22,6 +24,7 @@ from carvana_ens.cli.completed import MEMBER
 @click.argument("members", nargs=-1, type=MEMBER)
 @click.option("--repair", is_flag=True, help="Mark damaged maps as missing: predict or import makes them again.")
 @click.option("--gc", is_flag=True, help="Remove what killed writers left behind.")
+@break_lock_option
 @threads_option
 @worker_options
 @json_option
@@ -31,6 +34,7 @@ def command(
     members: tuple[str, ...],
     repair: bool,
     gc: bool,
+    break_lock: bool,
     threads: int | None,
     workers: int | None,
     scheduler: str | None,
@@ -49,7 +53,17 @@ def command(
     from carvana_ens.verbs.verify import verify
 
     chosen = chosen_workers(workers, scheduler, worker_limit)
-    results = verify(open_project(ctx), members, threads=threads, workers=chosen, repair=repair, gc=gc, track=track)
+    results = verify(
+        open_project(ctx),
+        members,
+        threads=threads,
+        workers=chosen,
+        repair=repair,
+        gc=gc,
+        break_lock=break_lock,
+        say=say,
+        track=track,
+    )
     if as_json:
         show_json([dataclasses.asdict(result) for result in results])
     else:

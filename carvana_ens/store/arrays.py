@@ -81,9 +81,11 @@ def _opened(place: Place, names: Sequence[str]) -> tuple[Any, dict[str, Any]]:
     try:
         group, found = sync(opened())
     except Exception as error:  # zarr raises many kinds on damaged metadata
+        _require_reach(place, error)
         raise StoreError(f"{place}/zarr.json cannot be read ({first_line(error)}): predict or import again") from error
     for name, array in zip(names, found, strict=True):
         if isinstance(array, BaseException):
+            _require_reach(place, array)
             reason = first_line(array)
             raise StoreError(f"{place}/{name}/zarr.json cannot be read ({reason}): predict or import again") from array
     return group.attrs, {name: zarr.Array(array) for name, array in zip(names, found, strict=True)}
@@ -142,8 +144,15 @@ def _read(place: Place, *arrays: Any) -> list[Any]:
     found = sync(read())
     for array, values in zip(arrays, found, strict=True):
         if isinstance(values, BaseException):
+            _require_reach(place, values)
             reason = first_line(values)
             raise StoreError(
                 f"{place}: array {array.basename} is damaged ({reason}): predict or import again"
             ) from values
     return found
+
+
+def _require_reach(place: Place, error: BaseException) -> None:
+    """StoreError where what zarr raised says nothing of what lies there."""
+    if place.out_of_reach(error):
+        raise StoreError(f"{place} cannot be read: {first_line(error)}") from error

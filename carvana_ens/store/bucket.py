@@ -81,8 +81,7 @@ class Bucket:
         return ObjectStore(self._store, read_only=read_only)
 
     def out_of_reach(self, error: BaseException) -> bool:
-        lost = isinstance(error, (self._obstore.exceptions.BaseError, OSError))
-        return lost and not isinstance(error, self._not_found)
+        return isinstance(error, (self._obstore.exceptions.BaseError, OSError))
 
     def exists(self) -> bool:
         return is_made(self.get("zarr.json"))
@@ -187,13 +186,16 @@ class Bucket:
         return [(str(entry["path"]), int(entry["size"])) for batch in batches for entry in batch]
 
     def _found(self) -> list[tuple[str, bool]]:
-        """The addresses of stores in this folder, and whether they are unfinished."""
+        """The addresses of stores in this folder, and whether they are unfinished, or no more than a lock."""
         with self._saying("read"):
-            folders = self._again(lambda: self._obstore.list_with_delimiter(self._store)["common_prefixes"])
-        names = (folder.rstrip("/").rpartition("/")[2] for folder in folders)
-        urls = [f"{self._url}/{name}" for name in sorted(names) if name.endswith(".zarr")]
-        abouts = [self._read(self._store, f"{url.rpartition('/')[2]}/zarr.json") for url in urls]
-        return [(url, about is not None and not is_made(about)) for url, about in zip(urls, abouts, strict=True)]
+            found = self._again(lambda: self._obstore.list_with_delimiter(self._store))
+        stores = {folder.rstrip("/").rpartition("/")[2] for folder in found["common_prefixes"]}
+        locks = {entry["path"].rpartition("/")[2].removesuffix(".lock") for entry in found["objects"]}
+        begun = {name: name not in stores for name in sorted(stores | locks) if name.endswith(".zarr")}
+        for name in stores & begun.keys():
+            about = self._read(self._store, f"{name}/zarr.json")
+            begun[name] = about is not None and not is_made(about)
+        return [(f"{self._url}/{name}", unfinished) for name, unfinished in begun.items()]
 
     def _again(self, ask: Callable[[], T]) -> T:
         for _ in range(TRIES - 1):

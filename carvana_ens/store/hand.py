@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
 
-from carvana_ens.errors import StoreError
+from carvana_ens.errors import StoreError, first_line
 from carvana_ens.store.chunks import chunk_of
-from carvana_ens.store.place import Folder, place_of
+from carvana_ens.store.place import Folder, Place, place_of
 from carvana_ens.store.schema import FULL_SCALE, DType
 from carvana_ens.store.store import ProbabilityStore, checksum
 from carvana_ens.types import Codes, ProbabilityMap, Size
@@ -98,7 +97,7 @@ class StoreHand:
         if codes.shape != self._store.shape[1:]:
             padded = np.zeros(self._store.shape[1:], dtype=codes.dtype)
             padded[: codes.shape[0], : codes.shape[1]] = codes
-        with writable(self._store.path, f"the map of {image_id}"):
+        with writable(self._place, f"the map of {image_id}"):
             if self._store.direct and isinstance(self._place, Folder):
                 # zarr's way to the same bytes costs as much again as compressing them
                 self._place.put(f"prob/c/{number}/0/0", chunk_of(padded))
@@ -108,18 +107,20 @@ class StoreHand:
 
 
 @contextmanager
-def writable(path: str | Path, what: str) -> Iterator[None]:
+def writable(place: Place, what: str) -> Iterator[None]:
     """Says what could not be written, where, and that nothing finished is lost.
 
     Raises:
-        StoreError: in place of an OSError.
+        StoreError: in place of what says that the disk is full, the server gone, and the like.
     """
     try:
         yield
-    except OSError as error:
+    except Exception as error:
+        if not place.out_of_reach(error):
+            raise
         raise StoreError(
-            f"{path}: {what} cannot be written: {error.strerror or error}; what is done is kept, and the same command "
-            f"goes on from there"
+            f"{place}: {what} cannot be written: {getattr(error, 'strerror', None) or first_line(error)}; what is done "
+            f"is kept, and the same command goes on from there"
         ) from error
 
 

@@ -168,7 +168,12 @@ class Folder:
         return self._path.exists()
 
     def size(self) -> int:
-        return sum(file.stat().st_size for file in self._path.rglob("*") if file.is_file())
+        total = 0
+        for base, _, files in os.walk(self._path):
+            for file in files:
+                with suppress(OSError):  # it may have been a temporary one
+                    total += (Path(base) / file).lstat().st_size
+        return total
 
     def stores(self) -> list[Where]:
         return [*sorted(self._path.glob("*.zarr"))]

@@ -11,26 +11,31 @@ from carvana_ens.errors import StoreError
 from carvana_ens.files import replacing
 from carvana_ens.store.lock import WriterLock, note_beside
 from carvana_ens.store.packed_reader import SEPARATOR
+from carvana_ens.store.place import Place, Where, is_address, is_made, place_of
 from carvana_ens.store.store import ProbabilityStore, open_store
 from carvana_ens.store.writer import StoreWriter
 
 _PLAIN = "plain"
 
 
-def forget_maps(path: Path, damaged: Collection[str]) -> None:
+def forget_maps(path: Where, damaged: Collection[str]) -> None:
     """Marks maps as missing, so that predict or import makes them again; all others stay as they are.
 
     A packed store becomes a plain one, since packed stores are not written; pack it again when it is whole. A stop at
     any moment leaves a store that reads as before, or as after.
 
     Raises:
-        StoreError: the store cannot be opened, or another process writes it.
+        StoreError: the store cannot be opened, is a packed one at an address, or another process writes it.
     """
     store = open_store(path)
+    if store.packed is not None and is_address(path):
+        raise StoreError(
+            f"{path} is packed and at an address: mend the folder that it was copied from, and copy it there again"
+        )
     with _writer(path, store) as writer:
         writer.forget(damaged)
     if store.packed is not None:
-        _unpack(path)
+        _unpack(Path(path))
 
 
 def leftovers(path: Path) -> list[Path]:
@@ -52,18 +57,15 @@ def leftovers(path: Path) -> list[Path]:
     return [*found, note] if note.is_file() else found
 
 
-def begun_stores(folder: Path) -> list[Path]:
-    """Stores in a folder of which stops left something beside them, whether they are there or not."""
-    hidden = (path.name.removeprefix(".").partition(".zarr.")[0] for path in folder.glob(".*.zarr.*.partial*"))
-    return [folder / f"{name}.zarr" for name in sorted(set(hidden))]
-
-
-def remove_leftovers(path: Path) -> tuple[int, int]:
-    """Removes ``leftovers`` under the store's lock; (how many things, bytes).
+def remove_leftovers(where: Where) -> tuple[int, int]:
+    """Removes ``leftovers`` under the store's lock, at an address one that is unfinished; (how many things, bytes).
 
     Raises:
         StoreError: another process writes the store.
     """
+    if is_address(where):
+        return _remove_unfinished(place_of(where))
+    path = Path(where)
     old = leftovers(path)
     if not old:
         return 0, 0
@@ -76,11 +78,21 @@ def remove_leftovers(path: Path) -> tuple[int, int]:
     return max(len(old), 1), size
 
 
+def _remove_unfinished(place: Place) -> tuple[int, int]:
+    with place.lock():
+        about = place.get("zarr.json")
+        if about is None or is_made(about):
+            return 0, 0
+        size = place.size()
+        place.remove()
+    return 1, size
+
+
 def _files(path: Path) -> list[Path]:
     return [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
 
 
-def _writer(path: Path, store: ProbabilityStore) -> StoreWriter:
+def _writer(path: Where, store: ProbabilityStore) -> StoreWriter:
     return StoreWriter(path, store.ids, store.sizes, store.provenance, store.dtype)
 
 

@@ -6,7 +6,6 @@ import threading
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -16,7 +15,7 @@ from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 
 from carvana_ens.errors import StoreError
 from carvana_ens.store.hand import StoreHand, array_of, writable
-from carvana_ens.store.place import UNFINISHED, Place, is_made, place_of
+from carvana_ens.store.place import UNFINISHED, Place, Where, is_address, is_made, place_of
 from carvana_ens.store.schema import DONE, DONE_CHUNK, DType, Provenance, attributes
 from carvana_ens.store.store import ProbabilityStore
 from carvana_ens.types import Codes, ProbabilityMap, Size
@@ -41,7 +40,7 @@ class StoreWriter:
 
     def __init__(
         self,
-        path: str | Path,
+        path: Where,
         ids: Sequence[str],
         sizes: Sequence[Size],
         provenance: Provenance,
@@ -162,7 +161,12 @@ class StoreWriter:
 
     def _set(self, records: Mapping[int, np.uint64]) -> None:
         """Writes done records by number of the image."""
-        with self._writing, writable(self.path, "done records"):
+        if is_address(self.path) and self._place.writer() != self.token:
+            raise StoreError(
+                f"{self.path} is not locked by this process any more: somebody took its lock (--break-lock); what is "
+                f"done is kept"
+            )
+        with self._writing, writable(self._place, "done records"):
             for number, record in records.items():
                 self._records[number] = record
             for first in sorted({number // DONE_CHUNK * DONE_CHUNK for number in records}):
@@ -170,7 +174,7 @@ class StoreWriter:
                 self._done[first:last] = self._records[first:last]
 
 
-def _anew(path: str | Path) -> str:
+def _anew(path: Where) -> str:
     return f"remove {path} or use --fresh to make it anew"
 
 

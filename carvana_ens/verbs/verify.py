@@ -62,8 +62,8 @@ def verify(
 
     repair: mark damaged maps as missing, so that predict or import makes them again. gc: remove what killed writers
     left in stores, beside them and elsewhere in the project; of what somebody writes nothing is removed. workers:
-    other processes that read in place of this one; they have threads of their own. break_lock: takes the locks that killed writers left on
-    these stores.
+    other processes that read in place of this one; they have threads of their own. break_lock: takes the locks that
+    killed writers left on these stores.
 
     Raises:
         UsageError: unknown member, or there are no stores.

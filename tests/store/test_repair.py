@@ -12,7 +12,8 @@ import pytest
 
 from carvana_ens.errors import CarvanaEnsError, StoreError
 from carvana_ens.store.packing import pack_store
-from carvana_ens.store.repair import begun_stores, forget_maps, leftovers, remove_leftovers
+from carvana_ens.store.place import place_of
+from carvana_ens.store.repair import forget_maps, leftovers, remove_leftovers
 from carvana_ens.store.store import open_store
 from carvana_ens.store.writer import StoreWriter
 from carvana_ens.types import Size
@@ -121,9 +122,9 @@ def test_a_store_that_was_never_finished_leaves_nothing(tmp_path):
     folder = tmp_path / "m"
     (folder / ".oof.zarr.0123.partial" / "prob").mkdir(parents=True)
     (folder / "test.zarr").mkdir()
-    assert begun_stores(folder) == [folder / "oof.zarr"]
+    assert place_of(folder).begun() == [folder / "oof.zarr"]
     assert remove_leftovers(folder / "oof.zarr")[0] == 1
-    assert begun_stores(folder) == []
+    assert place_of(folder).begun() == []
 
 
 def files(path):
