@@ -12,11 +12,13 @@ from carvana_ens.cli.common import (
     FAILED_INPUTS,
     FILE,
     FOLDER,
+    chosen_workers,
     device_option,
     json_option,
     open_project,
     say,
     show_json,
+    threads_option,
     track,
 )
 
@@ -44,6 +46,8 @@ from carvana_ens.cli.common import (
 @click.option("--overwrite", is_flag=True, help="Make anew what is there already.")
 @click.option("--sheet", type=FILE, help="Also draw the cutouts on dark and on light: .png or .jpg.")
 @device_option
+@threads_option
+@click.option("--workers", type=click.IntRange(1, 1024), help="Predict in this many processes of this machine.")
 @json_option
 @click.pass_context
 def command(
@@ -61,6 +65,8 @@ def command(
     overwrite: bool,
     sheet: Path | None,
     device: str,
+    threads: int | None,
+    workers: int | None,
     as_json: bool,
 ) -> int:
     """Cut the object out of each PHOTO, and of each in FOLDER, with the whole ensemble.
@@ -95,6 +101,8 @@ def command(
         overwrite=overwrite,
         sheet=sheet,
         device=device,
+        threads=threads,
+        workers=chosen_workers(workers, None, None),
         say=say,
         track=track,
     )

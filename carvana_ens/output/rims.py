@@ -25,8 +25,10 @@ REACH = 8
 
 _AROUND = 64
 """Pixels around the object that its background's colours are estimated from."""
+_STRIP = 256
+"""Rows whose distances to the object are found at a time."""
 _ONE = threading.Lock()
-"""PyMatting works with threads of numba's, which may be asked for by one thread at a time."""
+"""PyMatting takes 45 bytes a pixel, and threads of numba's, which may be asked for by one thread at a time."""
 
 
 def check_installed() -> None:
@@ -86,12 +88,22 @@ def _ramp(signed: ProbabilityMap, mask: Mask) -> Alpha:
 
 def _near(mask: Mask) -> Mask:
     """Pixels of which one of the other kind lies at most ``RIM`` away."""
+    near: Mask = np.where(mask, _within(~mask, RIM), _within(mask, RIM))
+    return near
+
+
+def _within(mask: Mask, reach: int) -> Mask:
+    """Pixels that have one of the mask at most ``reach`` away; strip by strip, as distances take 24 bytes a pixel."""
     from scipy import ndimage
 
-    if mask.all() or not mask.any():
-        return np.zeros_like(mask)
-    near: Mask = np.where(mask, ndimage.distance_transform_edt(mask), ndimage.distance_transform_edt(~mask)) <= RIM
-    return near
+    found = np.zeros_like(mask)
+    for first in range(0, mask.shape[0], _STRIP):
+        above = max(0, first - reach)
+        part = mask[above : first + _STRIP + reach]
+        if part.any():
+            near = ndimage.distance_transform_edt(~part) <= reach
+            found[first : first + _STRIP] = near[first - above :][:_STRIP]
+    return found
 
 
 def _without_doubtful(mask: Mask, signed: ProbabilityMap) -> Mask:
@@ -99,10 +111,12 @@ def _without_doubtful(mask: Mask, signed: ProbabilityMap) -> Mask:
     from scipy import ndimage
 
     kept = mask.copy()
+    half_sure = np.abs(signed) >= 0.5
     for region, neighbours in ((mask, np.ones((3, 3))), (~mask, None)):
         parts, count = ndimage.label(region, neighbours)
-        surest = ndimage.maximum(np.abs(signed), parts, np.arange(count + 1))
-        kept ^= region & (surest < 0.5)[parts]
+        doubtful = np.ones(count + 1, np.bool_)
+        doubtful[parts[half_sure]] = False
+        kept ^= region & doubtful[parts]
     return kept
 
 
@@ -121,7 +135,6 @@ def clean_colours(photo: Image, alpha: Alpha) -> Image:
         (H, W, 3) uint8 RGB.
     """
     from pymatting import estimate_foreground_ml
-    from scipy import ndimage
 
     colours = np.zeros_like(photo)
     box = object_box(alpha > 0, _AROUND)
@@ -130,8 +143,10 @@ def clean_colours(photo: Image, alpha: Alpha) -> Image:
     part, opacity = photo[box], alpha[box]
     with _ONE:
         found = estimate_foreground_ml(part / np.float32(255), opacity / np.float32(255))
-    reach = ndimage.distance_transform_edt(opacity == 0) <= REACH
-    own = np.where(reach[..., None], np.rint(255 * found), 0).astype(np.uint8)
+        found *= 255
+        own = np.rint(found, out=found).astype(np.uint8)
+        del found
+    own[~_within(opacity > 0, REACH)] = 0
     colours[box] = np.where((opacity == 255)[..., None], part, own)
     return colours
 

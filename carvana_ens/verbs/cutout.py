@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +15,8 @@ from carvana_ens.core.expected_dice import blend_cut
 from carvana_ens.core.weights import parse_threshold
 from carvana_ens.data.ids import EXTENSIONS, groups, id_of, listed
 from carvana_ens.data.images import read_image
-from carvana_ens.engine import ordered_map
+from carvana_ens.engine import default_threads, ordered_map
+from carvana_ens.engine.cluster import Workers
 from carvana_ens.ensemble.blending import Blend, exact_weights
 from carvana_ens.ensemble.stack import MapStack
 from carvana_ens.ensemble.steps import parse_steps, steps_text, unblended
@@ -40,8 +42,8 @@ SHEET = 48
 """Cutouts on a sheet, at most."""
 HOPELESS = 8
 """Photos (or groups) that may fail to be predicted before the first cutout: then a member is at fault."""
-_HANDS = 2
-"""Photos that are cut out at the same time: each takes memory, and one at a time is cleaned anyway."""
+AT_ONCE = 48_000_000
+"""Pixels of all photos that are cut out at the same time, at most, or one photo: each pixel takes about 50 bytes."""
 _SPLIT = "cutout"
 _PHOTO = (DataError, TrainingError, PluginError)
 
@@ -71,6 +73,8 @@ def cutout(
     overwrite: bool = False,
     sheet: Path | None = None,
     device: str = "auto",
+    threads: int | None = None,
+    workers: Workers | None = None,
     say: Say = unsaid,
     track: Track = untracked,
 ) -> Cutouts:
@@ -91,6 +95,8 @@ def cutout(
         overwrite: makes anew what is there.
         sheet: draws the first ``SHEET`` cutouts, ``.png`` or ``.jpg``.
         device: where networks run.
+        threads: photos that are cut out at a time, fewer where they are large (``AT_ONCE``); None: the processors.
+        workers: processes of this machine that predict in place of this one.
         say: told of what is chosen and of what conversions lose.
         track: shows progress.
 
@@ -101,6 +107,8 @@ def cutout(
         PluginError, TrainingError: no photo can be predicted.
     """
     check_installed()
+    if workers is not None and workers.scheduler is not None:
+        raise UsageError("cutout keeps maps in this machine's temporary folder: give --workers in place of --scheduler")
     finish = finish or Finish()
     if sheet is not None:
         check_suffix(sheet)
@@ -124,7 +132,7 @@ def cutout(
     with recorded(project, "cutout", weights=exact, postprocess=steps_text(steps), members=members) as run:
         with tempfile.TemporaryDirectory(prefix="carvana-ens-cutout-") as folder:
             elsewhere = _Elsewhere(project.root, Path(folder))
-            asked = _Asked(weights, threshold, steps, finish, members, device)
+            asked = _Asked(weights, threshold, steps, finish, members, device, threads or default_threads(), workers)
             batch = _Batch(elsewhere, asked, found, targets, failed, say, track)
             batch.cut_out(todo)
         run |= {"images": len(batch.written), "failed": sorted(failed)}
@@ -230,6 +238,8 @@ class _Asked:
     finish: Finish
     members: Sequence[str]
     device: str
+    threads: int
+    workers: Workers | None
 
 
 @dataclass
@@ -249,9 +259,11 @@ class _Batch:
         """Cuts out these photos."""
         self._todo, self._hopeless = frozenset(todo), 0
         chunk: list[list[str]] = []
+        workers = self.asked.workers
+        most = CHUNK * (1 if workers is None else workers.count or 1)  # processes are started for every chunk
         for unit in self._units(todo):
             chunk.append(unit)
-            if sum(map(len, chunk)) >= CHUNK:
+            if sum(map(len, chunk)) >= most:
                 self._together(self._readable(chunk))
                 chunk = []
         self._together(self._readable(chunk))
@@ -290,7 +302,7 @@ class _Batch:
             return
         ids = [image_id for unit in units for image_id in unit]
         try:
-            self._predict(ids)
+            failed = self._predict(ids)
         except _PHOTO as error:
             if len(units) > 1:
                 self._together(units[: len(units) // 2])
@@ -301,15 +313,35 @@ class _Batch:
             self._hopeless += 1
             if self._hopeless >= HOPELESS and not self.written:
                 raise
+            return
+        for image_id, reason in failed.items():
+            self._fail(image_id, TrainingError(reason))
+        if len(failed) >= HOPELESS and not self.written and len(failed) == len(ids):
+            raise TrainingError(f"no photo can be predicted: {next(iter(failed.values()))}")
+        if failed:
+            whole = ([image_id for image_id in unit if image_id not in failed] for unit in units)
+            self._together([unit for unit in whole if unit])
 
-    def _predict(self, ids: Sequence[str]) -> None:
+    def _predict(self, ids: Sequence[str]) -> dict[str, str]:
+        """Predicts and cuts out all of them, or none: then why, by photo that workers could not predict."""
         asked, folder = self.asked, self.project.folder / "photos"
         folder.mkdir()
         try:
             for image_id in ids:
                 _link(self.photos[image_id], folder)
-            predict(self.project, asked.members, split=_SPLIT, images=folder, device=asked.device, track=self.track)
-            self._finish([image_id for image_id in ids if image_id in self._todo])
+            done = predict(
+                self.project,
+                asked.members,
+                split=_SPLIT,
+                images=folder,
+                device=asked.device,
+                workers=asked.workers,
+                track=self.track,
+            )
+            failed = {image_id: reason for member in done for image_id, reason in member.failed.items()}
+            if not failed:
+                self._finish([image_id for image_id in ids if image_id in self._todo])
+            return failed
         finally:
             for part in ("photos", "stores"):
                 shutil.rmtree(self.project.folder / part, ignore_errors=True)
@@ -330,7 +362,9 @@ class _Batch:
                 return image_id, error
             return image_id, None
 
-        for image_id, error in self.track(ordered_map(one, ids, _HANDS), len(ids), "cutouts"):
+        largest = max((math.prod(combined.size(image_id)) for image_id in ids), default=1)
+        hands = max(1, min(asked.threads, AT_ONCE // largest))
+        for image_id, error in self.track(ordered_map(one, ids, hands), len(ids), "cutouts"):
             if error is None:
                 self.written.append(self.targets[image_id])
             else:

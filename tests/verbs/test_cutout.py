@@ -16,6 +16,7 @@ pytest.importorskip("pymatting")
 
 from carvana_ens import Project, open_store
 from carvana_ens.core.rle import bits_mask
+from carvana_ens.engine import ordered_map
 from carvana_ens.ensemble.blending import Blend
 from carvana_ens.verbs import cutout as verb
 from carvana_ens.verbs.blend import open_blend
@@ -184,6 +185,35 @@ def test_chunks_make_no_difference(ready, monkeypatch):
     monkeypatch.setattr(verb, "CHUNK", 2)
     ready.did("cutout", new, "-o", ready.root / "small")
     assert [*files(ready.root / "small").values()] == [*files(ready.root / "out").values()]
+
+
+def test_threads_make_no_difference_and_large_photos_have_fewer(ready, monkeypatch):
+    new, asked_for = ready.root / "new", []
+
+    def counted(function, items, threads):
+        asked_for.append(threads)
+        return ordered_map(function, items, threads)
+
+    monkeypatch.setattr(verb, "ordered_map", counted)
+    for threads, at_once in ((1, verb.AT_ONCE), (3, verb.AT_ONCE), (3, 2 * SIZE[0] * SIZE[1]), (3, 1)):
+        monkeypatch.setattr(verb, "AT_ONCE", at_once)
+        out = ready.root / f"out{len(asked_for)}"
+        ready.did("cutout", new, "-o", out, "--threads", threads)
+        assert [*files(out).values()] == [*files(ready.root / "out0").values()]
+    assert asked_for == [1, 3, 2, 1]
+
+
+@pytest.mark.slow
+def test_workers_make_no_difference(ready):
+    pytest.importorskip("distributed")
+    new, words = ready.root / "new", ("--weights", "low=8,faulty=1")
+    ready.did("add-model", "faulty", "--set", "how=raise", "--set", "at=new_03")
+    alone = ready.do("cutout", new, "-o", ready.root / "out", *words)
+    done = ready.do("cutout", new, "-o", ready.root / "theirs", "--workers", "2", *words)
+    assert (alone.code, done.code) == (3, 3)
+    assert f"failed: {new / 'new_03.png'}: " in done.err
+    assert names(ready.root / "theirs") == [f"{image_id}.png" for image_id in NEW if image_id != "new_03"]
+    assert [*files(ready.root / "theirs").values()] == [*files(ready.root / "out").values()]
 
 
 def test_a_group_model_sees_all_views_of_a_stopped_batch(project, oracle):
