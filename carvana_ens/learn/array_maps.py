@@ -41,7 +41,7 @@ class ArrayMaps:
                 if self._most == 1 or self._plan.models[0].context == "group":
                     raise
             self._most //= 2
-            self._say(halved(self._plan.models[0], self._most))
+            self._say(lowered(self._plan.models[0], 2 * self._most, self._most))
 
     def _launched(self, photos: Sequence[Photo]) -> Callable[[], Finished]:
         plan = self._plan
@@ -174,9 +174,9 @@ def broken(model: Model, what: str) -> PluginError:
     )
 
 
-def halved(model: Model, batch: int) -> str:
-    """The line that says so."""
-    return f"{model.config.name}: not enough memory for {2 * batch} photos at once, so {batch} from now on"
+def lowered(model: Model, batch: int, now: int) -> str:
+    """The line that says that batches have become smaller."""
+    return f"{model.config.name}: not enough memory for {batch} photos at once, so {now} from now on"
 
 
 def sigmoid(logits: ProbabilityMap) -> ProbabilityMap:

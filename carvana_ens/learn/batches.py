@@ -40,10 +40,12 @@ class BatchSizes:
         fitting = max(1, self._pixels // (grid.height * grid.width))
         return int(min(self._most, 2 ** (fitting.bit_length() - 1)))
 
-    def halve(self, batch: int) -> int:
-        """Batches are at most half of this from now on; 0: there is no half."""
-        self._most = max(1, batch // 2)
-        return batch // 2
+    def lower(self, batch: int) -> int:
+        """What batches are at most from now on, after one of this many was too much: half of it, or the next power
+        of two above that. 0: there is nothing below.
+        """
+        self._most = 2 ** ((batch - 1).bit_length() - 1) if batch > 1 else 1
+        return self._most if batch > 1 else 0
 
     def _room(self) -> int:
         """Pixels of a batch."""

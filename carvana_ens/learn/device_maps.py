@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from carvana_ens.learn.array_maps import check_range, halved
+from carvana_ens.learn.array_maps import check_range, lowered
 from carvana_ens.learn.batches import BatchSizes
 from carvana_ens.learn.resize import Fitting
 from carvana_ens.learn.torch_model import TorchModel
@@ -59,7 +59,8 @@ class DeviceMaps:
         model = self._models[0]
         waiting = runs_of(model, photos, self._most)
         while waiting:
-            run = waiting.pop(0)
+            run, *rest = runs_of(model, waiting.pop(0), self._most)  # batches may have become smaller meanwhile
+            waiting[:0] = rest
             try:
                 launched = self._launched(run)
             except (RuntimeError, MemoryError) as error:
@@ -71,15 +72,21 @@ class DeviceMaps:
                 continue
             if self._cuda:
                 torch.cuda.empty_cache()
-            batch = self._sizes.halve(min(len(run), self._sizes.of(self._forward_grid(run[0].input_grid))))
-            if batch == 0 or model.context == "group":
+            given = self._given(run)
+            batch = 0 if model.context == "group" else self._sizes.lower(given)
+            if batch == 0:
                 raise MemoryError
-            self._say(halved(model, batch))
-            waiting[:0] = runs_of(model, run, self._most)
+            self._say(lowered(model, given, batch))
+            waiting.insert(0, run)
 
     def _most(self, grid: Size) -> int:
         """Photos of this input grid that are predicted together."""
         return self._sizes.of(self._forward_grid(grid))
+
+    def _given(self, run: Sequence[Photo]) -> int:
+        """What a network is given at once of these photos: them, or as many tiles as go together."""
+        tiles = 1 if self._plan.tiling is None else self._most(run[0].input_grid)
+        return max(len(run), tiles)
 
     def _forward_grid(self, grid: Size) -> Size:
         """The largest grid that a network is given for photos of this input grid."""

@@ -28,7 +28,6 @@ from carvana_ens.project.values import (
     check_shares,
     parse,
     read_text,
-    whole_number_of,
     share_of,
     size_of,
     stores_of,
@@ -37,6 +36,7 @@ from carvana_ens.project.values import (
     text_of,
     tta_of,
     views_of,
+    whole_number_of,
 )
 from carvana_ens.store.place import Where, below
 from carvana_ens.types import Json
@@ -227,8 +227,8 @@ class Project:
                 )
         if member.overlap is not None and (member.tile is None or member.overlap >= min(member.tile)):
             raise ProjectError(
-                f"{self.file}: members.{member.name}.overlap is {member.overlap}: it goes with a tile, and is less than "
-                f"its sides"
+                f"{self.file}: members.{member.name}.overlap is {member.overlap}: it goes with a tile, and is less "
+                f"than its sides"
             )
         if member.pseudo is None:
             if member.pseudo_share != PSEUDO_SHARE:

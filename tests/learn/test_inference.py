@@ -10,9 +10,9 @@ from PIL import Image as Pillow
 from carvana_ens.errors import DataError, PluginError, TrainingError, UsageError
 from carvana_ens.learn.array_maps import sigmoid
 from carvana_ens.learn.inference import predict_maps
+from carvana_ens.learn.recipe import TorchOptions
 from carvana_ens.learn.units import UNIT
 from carvana_ens.learn.views import views_of
-from carvana_ens.learn.recipe import TorchOptions
 from carvana_ens.model import Batch, MemberConfig, Model
 from carvana_ens.types import Size
 
