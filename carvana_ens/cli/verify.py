@@ -22,7 +22,7 @@ from carvana_ens.cli.completed import MEMBER
 
 @click.command(short_help="Check every stored map.")
 @click.argument("members", nargs=-1, type=MEMBER)
-@click.option("--repair", is_flag=True, help="Mark damaged maps as missing: predict or import makes them again.")
+@click.option("--repair", is_flag=True, help="Mark damaged maps as missing, to be made again; mend damaged zarr.json.")
 @click.option("--gc", is_flag=True, help="Remove what killed writers left behind.")
 @break_lock_option
 @threads_option
@@ -73,6 +73,8 @@ def command(
                 click.echo(f"  {line}")
             if result.repaired:
                 click.echo(f"  marked {result.repaired} as missing: predict (or import) makes them again")
+            if result.restored:
+                click.echo(f"  {result.restored} zarr.json written anew, as they were")
             if result.removed:
                 click.echo(f"  removed what stops had left: {result.removed} things, {result.freed / 1e6:.1f} MB")
-    return 1 if any(len(result.damage) > result.repaired for result in results) else 0
+    return 1 if any(len(result.damage) > result.repaired + result.restored for result in results) else 0

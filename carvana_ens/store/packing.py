@@ -14,15 +14,12 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-import zarr
-from zarr.storage import MemoryStore
-
 from carvana_ens.errors import StoreError
 from carvana_ens.files import replacing
 from carvana_ens.store.chunks import ChunkError, DirectReader
+from carvana_ens.store.documents import packed_document
 from carvana_ens.store.packed_chunk import Part, assemble, encode
-from carvana_ens.store.packed_codec import PackedCodec
-from carvana_ens.store.packed_reader import SEPARATOR, PackedReader, chunk_key
+from carvana_ens.store.packed_reader import PackedReader, chunk_key
 from carvana_ens.store.place import Folder, place_of
 from carvana_ens.store.store import ProbabilityStore, open_store
 from carvana_ens.types import Size
@@ -61,7 +58,7 @@ def pack_store(path: str | Path, each: Each = map) -> int:
             require_packable(store)
             packed = _write_chunks(store, root, place, each)
             with replacing(root / "prob" / "zarr.json") as temporary:
-                temporary.write_bytes(_metadata(store))
+                temporary.write_bytes(packed_document(store.shape, store.dtype, IMAGES))
             _keep(root / "prob")
         # also what a stop left of an earlier packing
         for left in (root / "prob").glob(".*.partial"):
@@ -128,21 +125,3 @@ def _is_there(store: ProbabilityStore, place: Folder, ids: Sequence[str]) -> boo
     except ChunkError:
         return False
     return True
-
-
-def _metadata(store: ProbabilityStore) -> bytes:
-    """The zarr.json of ``prob`` in a packed store."""
-    where = MemoryStore()
-    zarr.create_array(
-        where,
-        shape=store.shape,
-        chunks=(IMAGES, *store.shape[1:]),
-        dtype=store.dtype,
-        serializer=PackedCodec(),
-        filters=None,
-        compressors=None,
-        fill_value=0,
-        chunk_key_encoding={"name": "default", "separator": SEPARATOR},
-        dimension_names=("image", "y", "x"),
-    )
-    return bytes(where._store_dict["zarr.json"].to_bytes())

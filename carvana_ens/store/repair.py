@@ -9,6 +9,7 @@ from pathlib import Path
 
 from carvana_ens.errors import StoreError
 from carvana_ens.files import replacing
+from carvana_ens.store.documents import altered, as_written
 from carvana_ens.store.lock import WriterLock, note_beside
 from carvana_ens.store.packed_reader import SEPARATOR
 from carvana_ens.store.place import Place, Where, is_address, is_made, place_of
@@ -36,6 +37,21 @@ def forget_maps(path: Where, damaged: Collection[str]) -> None:
         writer.forget(damaged)
     if store.packed is not None:
         _unpack(Path(path))
+
+
+def restore_documents(path: Where) -> list[str]:
+    """Writes each zarr.json of a store that can be opened as its writer did; the keys of those that differed.
+
+    Raises:
+        StoreError: the store cannot be opened, or another process writes it.
+    """
+    place = place_of(path)
+    with place.lock():
+        store = open_store(path)
+        found = altered(store)
+        for key in found:
+            place.put(key, as_written(store)[key])
+    return found
 
 
 def leftovers(path: Path) -> list[Path]:

@@ -155,6 +155,10 @@ class ProbabilityStore:
             cure = ": the store was packed or made anew meanwhile, run the command again"
         return StoreError(f"{self.path}: the chunk of {image_id} {error}{cure}")
 
+    def document(self, key: str) -> bytes | None:
+        """What lies under a key of the store now, such as ``prob/zarr.json``; None where there is nothing."""
+        return self._place.get(key)
+
     def _changed(self) -> bool:
         """Whether ``prob`` was laid out otherwise since this store was opened."""
         with suppress(OSError, StoreError):

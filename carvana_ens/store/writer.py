@@ -14,6 +14,7 @@ import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 
 from carvana_ens.errors import StoreError
+from carvana_ens.store.documents import GROUP, documents, group_document
 from carvana_ens.store.hand import StoreHand, array_of, writable
 from carvana_ens.store.place import UNFINISHED, Place, Where, is_address, is_made, place_of
 from carvana_ens.store.schema import DONE, DONE_CHUNK, DType, Provenance, attributes
@@ -86,9 +87,9 @@ class StoreWriter:
         fulfils = self._provenance.fulfils(store.provenance)
         if changed and not (changed == ["checkpoints"] and fulfils):
             raise StoreError(f"{self.path} was made with another {', '.join(changed)}: {_anew(self.path)}")
-        group = zarr.open_group(self._place.zarr(read_only=False), mode="r+", zarr_format=3)
         if changed:
-            group.attrs.update(attributes(self._ids, self._dtype, self._provenance))
+            self._place.put(GROUP, group_document(attributes(self._ids, self._dtype, self._provenance)))
+        group = zarr.open_group(self._place.zarr(read_only=False), mode="r+", zarr_format=3)
         self._hand = StoreHand(store)
         self._done: Any = array_of(group, "done")
         self._records = store.records.copy()
@@ -186,6 +187,7 @@ def _create(place: Place, ids: Sequence[str], sizes: Sequence[Size], provenance:
     height = max(size.height for size in sizes)
     width = max(size.width for size in sizes)
     little = BytesCodec(endian="little")
+    about = attributes(ids, dtype, provenance)
 
     def fill(where: Any) -> None:
         # the mark is taken away last: until then the store is not there for readers, and is made anew by writers
@@ -222,6 +224,9 @@ def _create(place: Place, ids: Sequence[str], sizes: Sequence[Size], provenance:
             fill_value=0,
         )
         table[:] = np.array(sizes, dtype=np.uint32)
-        group.attrs.put(attributes(ids, dtype, provenance))
+        group.attrs.put(about)
 
     place.create(fill)
+    for key, content in {GROUP: group_document(about), **documents((count, height, width), dtype)}.items():
+        if place.get(key) != content:
+            place.put(key, content)  # another zarr may write it otherwise

@@ -18,15 +18,17 @@ from carvana_ens.errors import StoreError, UsageError
 from carvana_ens.files import left_behind
 from carvana_ens.model import MemberConfig
 from carvana_ens.project import Project
-from carvana_ens.store.place import Where, absolute, place_of
+from carvana_ens.store.documents import altered
+from carvana_ens.store.place import Where, absolute, below, place_of
 from carvana_ens.store.remove import take_lock
-from carvana_ens.store.repair import forget_maps, remove_leftovers
+from carvana_ens.store.repair import forget_maps, remove_leftovers, restore_documents
 from carvana_ens.store.store import ProbabilityStore, open_store
 from carvana_ens.types import Say, Track, unsaid, untracked
 from carvana_ens.verbs.versions import installed
 
 _TASK = 256
 """Images that a worker is given at once."""
+_ALTERED = "is not what carvana-ens wrote there: it is damaged, or another program changed it"
 _LEFT = ".*.partial"
 """Names of files while they are written."""
 
@@ -35,7 +37,8 @@ _LEFT = ".*.partial"
 class Verified:
     """One store: maps read and found right, ids without a map, and what is wrong (one line each).
 
-    repaired: damaged maps that were marked as missing. removed, freed: things that stops had left, and their bytes.
+    repaired: damaged maps that were marked as missing. restored: zarr.json files that were written anew. removed,
+    freed: things that stops had left, and their bytes.
     """
 
     path: str
@@ -43,6 +46,7 @@ class Verified:
     missing: int
     damage: list[str]
     repaired: int = 0
+    restored: int = 0
     removed: int = 0
     freed: int = 0
 
@@ -60,10 +64,10 @@ def verify(
 ) -> list[Verified]:
     """Reads every chunk of the named members' stores (default: all), and compares it with its done record.
 
-    repair: mark damaged maps as missing, so that predict or import makes them again. gc: remove what killed writers
-    left in stores, beside them and elsewhere in the project; of what somebody writes nothing is removed. workers:
-    other processes that read in place of this one; they have threads of their own. break_lock: takes the locks that
-    killed writers left on these stores.
+    Each zarr.json is compared with what the store's writer wrote. repair: write these anew, and mark damaged maps as
+    missing, so that predict or import makes them again. gc: remove what killed writers left in stores, beside them and
+    elsewhere in the project; of what somebody writes nothing is removed. workers: other processes that read in place
+    of this one; they have threads of their own. break_lock: takes the locks that killed writers left on these stores.
 
     Raises:
         UsageError: unknown member, or there are no stores.
@@ -85,15 +89,19 @@ def verify(
             for path in place_of(project.member_stores(config.name)).stores():
                 try:
                     store = open_store(path)
+                    changed = altered(store)
+                    restored = restore_documents(path) if repair and changed else []
+                    store = open_store(path) if restored else store
+                    missing = store.missing()
                 except StoreError as error:
                     results.append(Verified(str(path), 0, 0, [str(error)]))
                     continue
-                missing = store.missing()
                 there = sorted(set(store.ids) - set(missing), key=store.index.__getitem__)
                 found = _found(store, there, threads, cluster)
                 tracked = track(found, len(there), f"{config.name} {Path(path).stem}")
                 damage = {i: line for i, line in zip(there, tracked, strict=True) if line is not None}
-                done = Verified(str(path), len(there) - len(damage), len(missing), list(damage.values()))
+                lines = [*damage.values(), *(f"{below(path, key)} {_ALTERED}" for key in changed)]
+                done = Verified(str(path), len(there) - len(damage), len(missing), lines, restored=len(restored))
                 # also a packed store whose repair was stopped: maps are missing, and nobody could write them there
                 if repair and (damage or (missing and store.packed is not None)):
                     forget_maps(path, damage)

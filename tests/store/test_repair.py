@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -9,11 +10,13 @@ import sys
 
 import numpy as np
 import pytest
+import zarr
 
 from carvana_ens.errors import CarvanaEnsError, StoreError
+from carvana_ens.store.documents import altered
 from carvana_ens.store.packing import pack_store
 from carvana_ens.store.place import place_of
-from carvana_ens.store.repair import forget_maps, leftovers, remove_leftovers
+from carvana_ens.store.repair import forget_maps, leftovers, remove_leftovers, restore_documents
 from carvana_ens.store.store import open_store
 from carvana_ens.store.writer import StoreWriter
 from carvana_ens.types import Size
@@ -131,37 +134,107 @@ def files(path):
     return sorted(file for file in path.rglob("*") if file.is_file())
 
 
+def verified(path, codes):
+    """What is wrong, in words, as ``verify`` finds it; None where nothing is."""
+    try:
+        store = open_store(path)
+        return altered(store) or store.missing() or [line for i in codes if (line := store.damage(i))] or None
+    except CarvanaEnsError as error:
+        return str(error)
+
+
 @pytest.mark.parametrize("packed", [False, True])
-def test_flipped_bits_and_cut_files_are_found_or_change_nothing(stored, codes, packed):
-    """Every octet that is read has a checksum over it, or is of no consequence: no map is ever silently another."""
+@pytest.mark.parametrize("schema", [1, 2])
+def test_every_flipped_bit_and_every_cut_is_found(stored, codes, packed, schema):
+    """Every octet of a store is under a checksum, or known; where a map can still be read, it is the right one."""
+    if schema == 1:
+        as_of_schema_1(stored)
     if packed:
         pack_store(stored)
+    assert verified(stored, codes) is None
     rng = np.random.default_rng(packed)
-    found = 0
     for number in range(FLIPS + CUTS):
-        file = rng.choice(files(stored))
+        file = rng.choice(files(stored) if number % 2 else sorted(stored.rglob("zarr.json")))
         octets = file.read_bytes()
         if number < FLIPS:
             changed = bytearray(octets)
-            changed[rng.integers(len(octets))] ^= 1 << rng.integers(8)
+            place = rng.integers(len(octets))
+            if schema == 1 and file == stored / "zarr.json":
+                place = rng.integers(octets.index(b'"provenance"'))  # its values had no checksum over them
+            changed[place] ^= 1 << rng.integers(8)
         else:
             changed = octets[: rng.integers(len(octets))]
         file.write_bytes(changed)
-        try:
-            store = open_store(stored)
-            damage = [store.damage(i) for i in codes]
-            missing = store.missing()
-        except CarvanaEnsError:
-            found += 1
-        else:
-            found += any(damage) or bool(missing)
-            same = store.ids == tuple(codes) and all(store.sizes[n] == c.shape for n, c in enumerate(codes.values()))
-            assert same, file
-            for image_id, line in zip(codes, damage, strict=True):
-                assert line is not None or np.array_equal(store.read(image_id), codes[image_id]), file
+        assert verified(stored, codes) is not None, (file, changed)
+        check_maps(stored, codes)
         file.write_bytes(octets)
-    assert found > (FLIPS + CUTS) // 2
-    assert not any(open_store(stored).damage(i) for i in codes)
+    assert verified(stored, codes) is None
+
+
+def check_maps(path, codes):
+    """A damaged store is refused, or what can be read of it is right: so is what a blend makes of it."""
+    try:
+        store = open_store(path)
+        assert store.ids == tuple(codes)
+        assert all(store.sizes[n] == c.shape for n, c in enumerate(codes.values()))
+        damage = {i: store.damage(i) for i in codes}
+    except CarvanaEnsError:
+        return
+    for image_id, line in damage.items():
+        assert line is not None or np.array_equal(store.read(image_id), codes[image_id])
+
+
+def as_of_schema_1(path):
+    """What the first versions wrote: no sha256 of the attributes."""
+    document = json.loads((path / "zarr.json").read_text())
+    ours = document["attributes"]["carvana_ens"]
+    del ours["sha256"]
+    ours["schema"] = 1
+    (path / "zarr.json").write_text(json.dumps(document, indent=2))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_documents_that_mean_the_same_are_written_anew(stored, codes, packed):
+    if packed:
+        pack_store(stored)
+    before = {file: file.read_bytes() for file in files(stored)}
+    changes = {
+        "zarr.json": (b"{", b"{ "),
+        "prob/zarr.json": (b'"fill_value": 0', b'"fill_value": 1'),
+        "done/zarr.json": (b'"separator": "/"', b'"separator": "."'),
+        "ids/zarr.json": (b'"level": 0', b'"level": 2'),
+        "sizes/zarr.json": (b'"fill_value": 0', b'"fill_value": 4'),
+    }
+    for name, change in changes.items():
+        (stored / name).write_bytes(before[stored / name].replace(*change, 1))
+    assert altered(open_store(stored)) == list(changes)
+    with continued(stored), pytest.raises(StoreError, match="is being written by process"):
+        restore_documents(stored)
+    assert restore_documents(stored) == list(changes)
+    assert {file: file.read_bytes() for file in files(stored)} == before
+    assert restore_documents(stored) == []
+
+
+def test_documents_are_the_same_whatever_zarr_writes(tmp_path, provenance):
+    """What another zarr might write, and does where it is told to."""
+
+    def made(path):
+        with StoreWriter(path, ["a_1", "b_1"], [Size(3, 4), Size(2, 4)], provenance) as writer:
+            writer.write_codes("a_1", np.ones((3, 4), np.uint8))
+        return {file.relative_to(path): file.read_bytes() for file in files(path)}
+
+    usual = made(tmp_path / "usual.zarr")
+    with zarr.config.set({"json_indent": None}):
+        assert made(tmp_path / "other.zarr") == usual
+    assert altered(open_store(tmp_path / "other.zarr")) == []
+
+
+def test_maps_in_another_layout_are_not_held_against_it(stored):
+    group = zarr.open_group(stored, mode="r+")
+    maps = group["prob"][:]
+    prob = group.create_array("prob", shape=maps.shape, chunks=(2, 30, 41), dtype="uint8", overwrite=True)
+    prob[:] = maps
+    assert altered(open_store(stored)) == []
 
 
 def test_work_that_cannot_fit_is_refused_before_it_begins(small_disk, provenance):
