@@ -17,9 +17,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
+
+from own_memory import watched
 
 from carvana_ens.types import Size
 from carvana_ens.verbs.bench import KINDS
@@ -46,31 +47,14 @@ def parsed() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def anonymous() -> int:
-    """Bytes of this process's own memory."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) << 10
-    raise SystemExit("this system does not tell RssAnon: run on Linux")
-
-
 def blend_here(task: dict) -> dict:
     """Blends, and watches the memory meanwhile; in a process of its own."""
     stores = {name: Path(path) for name, path in task["stores"].items()}
-    peak, over = [anonymous()], threading.Event()
-
-    def watch() -> None:
-        while not over.wait(0.05):
-            peak.append(anonymous())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    start = time.perf_counter()
-    our_road(stores, Path(task["output"]), task["threads"])
-    seconds = time.perf_counter() - start
-    over.set()
-    watcher.join()
-    return {"seconds": seconds, "start": peak[0], "peak": max(peak), "readings": len(peak)}
+    with watched() as memory:
+        start = time.perf_counter()
+        our_road(stores, Path(task["output"]), task["threads"])
+        seconds = time.perf_counter() - start
+    return {"seconds": seconds, "start": memory.start, "peak": memory.peak}
 
 
 def in_process(task: dict) -> dict:

@@ -17,12 +17,12 @@ import json
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+from own_memory import watched
 
 from carvana_ens.core.rle import mask_bits
 from carvana_ens.engine import default_threads
@@ -50,24 +50,8 @@ def parsed() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def anonymous() -> int:
-    """Bytes of this process's own memory."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) << 10
-    raise SystemExit("this system does not tell RssAnon: run on Linux")
-
-
 def tune_here(task: dict) -> dict:
     """Tunes, and watches the memory meanwhile; in a process of its own."""
-    peak, over = [anonymous()], threading.Event()
-
-    def watch() -> None:
-        while not over.wait(0.05):
-            peak[0] = max(peak[0], anonymous())
-
-    watching = threading.Thread(target=watch)
-    watching.start()
     words = np.load(task["masks"])
     stores = [open_store(Path(path)) for path in task["stores"]]
     ids = stores[0].ids[: task["images"]]
@@ -79,19 +63,19 @@ def tune_here(task: dict) -> dict:
         return mask_bits(np.roll(mask, number // len(words), 0)) if number >= len(words) else mask_bits(mask)
 
     low, high = RANGES[task["range"]]
-    start = time.perf_counter()
-    pixels = keep_disputed(stores, ids, truth, low, high, memory=int(task["memory"] * 1e6), folder=Path(task["folder"]))
-    passed = time.perf_counter()
-    found = search(pixels)
-    end = time.perf_counter()
-    over.set()
-    watching.join()
+    spilled = {"memory": int(task["memory"] * 1e6), "folder": Path(task["folder"])}
+    with watched() as memory:
+        start = time.perf_counter()
+        pixels = keep_disputed(stores, ids, truth, low, high, **spilled)
+        passed = time.perf_counter()
+        found = search(pixels)
+        end = time.perf_counter()
     return {
         "pass": passed - start,
         "search": end - passed,
         "kept": pixels.pixels.codes.nbytes / 1e6,
         "share": pixels.pixels.codes.size / (len(ids) * size.height * size.width * len(stores)),
-        "anonymous": peak[0] / 1e6,
+        "anonymous": memory.peak / 1e6,
         "score": found.best.score,
     }
 
