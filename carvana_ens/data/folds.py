@@ -33,7 +33,8 @@ class FoldTable:
 
     name: as the project calls it. folds: their number K. holdout: the share of groups held out when K is 1, else
     None. seed: what the table was drawn with. assignment: fold 0..K-1 of each group, or ``NEVER``. rule: of the
-    drawing. by_view: the view whose mask area it went by; None: all views.
+    drawing. by_view: the view whose mask area it went by; None: all views. group_pattern: by which ids have their
+    group; None: the default one, or a table from before patterns were kept.
     """
 
     name: str
@@ -43,6 +44,7 @@ class FoldTable:
     assignment: Mapping[str, int]
     rule: Rule = "rank"
     by_view: str | None = None
+    group_pattern: str | None = None
 
     @property
     def digest(self) -> str:
@@ -69,6 +71,30 @@ class FoldTable:
             DataError, UsageError: as for :meth:`held_out`.
         """
         return self._select(fold, groups, held_out=False)
+
+    def check(self, groups: Mapping[str, str], pattern: str | None = None) -> None:
+        """Refuses images of groups that the table does not have.
+
+        Args:
+            groups: the group of each id.
+            pattern: by which they were found, as for :func:`carvana_ens.data.ids.groups`.
+
+        Raises:
+            DataError: names the first, and whether the pattern is another than the table was made with.
+        """
+        unknown = {group: image_id for image_id, group in groups.items() if group not in self.assignment}
+        if not unknown:
+            return
+        first = min(unknown)
+        if pattern == self.group_pattern:
+            reason = "photos were added after it was made; remove it to make it anew (and train again)"
+        else:
+            was, now = (_named(one) for one in (self.group_pattern, pattern))
+            reason = f"it was made with {was}, now there is {now}; change it back, or remove the table to make it anew"
+        raise DataError(
+            f"fold table {self.name!r} does not know group {first!r} (image {unknown[first]!r}; {len(unknown)} groups "
+            f"in all): {reason}"
+        )
 
     def to_json(self) -> dict[str, Json]:
         """Plain JSON values with a schema number and the digest; ``from_json`` gives the same table back."""
@@ -98,6 +124,7 @@ class FoldTable:
         # left out as long as they say nothing new, so that tables from before they existed keep their digest
         later: dict[str, Json] = {"rule": self.rule} if self.rule != "rank" else {}
         later |= {"by_view": self.by_view} if self.by_view is not None else {}
+        later |= {"group_pattern": self.group_pattern} if self.group_pattern is not None else {}
         return {
             **later,
             "name": self.name,
@@ -128,6 +155,7 @@ def make_folds(
     *,
     rule: Rule = "rank",
     by_view: str | None = None,
+    group_pattern: str | None = None,
 ) -> FoldTable:
     """Draws a fold table in which every fold has small and large objects alike.
 
@@ -145,6 +173,7 @@ def make_folds(
         seed: the same on every machine.
         rule: how groups go to folds; ``histogram`` for two folds or more.
         by_view: whose areas these are, for the record; None: of all views together.
+        group_pattern: by which ids have their group, for the record; None: the default one.
 
     Raises:
         UsageError: no such rule, or folds and holdout that cannot be meant together or for so few groups.
@@ -160,17 +189,19 @@ def make_folds(
     check_rule(rule, folds)
     ranked = sorted(areas, key=lambda group: (areas[group], group))
     if folds == 1:
-        return FoldTable(name, 1, holdout, seed, _hold_out(ranked, holdout, seed), by_view=by_view)
+        return FoldTable(
+            name, 1, holdout, seed, _hold_out(ranked, holdout, seed), by_view=by_view, group_pattern=group_pattern
+        )
     if holdout is not None:
         raise UsageError(f"{folds} folds and a hold-out of {holdout} cannot be meant together: give one of them")
     if rule == "histogram":
-        return FoldTable(name, folds, None, seed, dealt(areas, folds, seed), rule, by_view)
+        return FoldTable(name, folds, None, seed, dealt(areas, folds, seed), rule, by_view, group_pattern)
     assignment = {
         group: fold
         for start in range(0, len(ranked), folds)
         for fold, group in enumerate(_shuffled(ranked[start : start + folds], seed))
     }
-    return FoldTable(name, folds, None, seed, assignment, rule, by_view)
+    return FoldTable(name, folds, None, seed, assignment, rule, by_view, group_pattern)
 
 
 def check_rule(rule: str, folds: int | None) -> None:
@@ -228,6 +259,10 @@ def _hold_out(ranked: list[str], holdout: float | None, seed: int) -> dict[str, 
     return assignment
 
 
+def _named(pattern: str | None) -> str:
+    return "the default group pattern" if pattern is None else f"the group pattern {pattern!r}"
+
+
 def _shuffled(groups: list[str], seed: int) -> list[str]:
     """The groups in an order that the seed draws; seed 0: as they are."""
     return groups if seed == 0 else shuffled(groups, seed)
@@ -244,10 +279,14 @@ def _from_content(document: dict[str, Json]) -> FoldTable:
         type(fold) is int and NEVER <= fold < folds for fold in assignment.values()
     ):
         raise ProjectError(f"fold table {name!r} needs an assignment of each group to 0..{folds - 1}: restore the file")
-    rule, by_view = document.get("rule", "rank"), document.get("by_view")
+    rule, by_view, pattern = document.get("rule", "rank"), document.get("by_view"), document.get("group_pattern")
     if rule not in RULES or not (by_view is None or isinstance(by_view, str)):
         raise ProjectError(
             f"fold table {name!r} was made by rule {rule!r} of view {by_view!r}, which this version does not know: "
             f"restore the file, or upgrade carvana-ens"
         )
-    return FoldTable(name, folds, holdout, seed, assignment, rule, by_view)
+    if not (pattern is None or isinstance(pattern, str)):
+        raise ProjectError(
+            f"fold table {name!r} has a group pattern of {pattern!r}, which is no text: restore the file"
+        )
+    return FoldTable(name, folds, holdout, seed, assignment, rule, by_view, pattern)

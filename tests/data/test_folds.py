@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -132,6 +133,33 @@ def test_a_group_that_the_table_does_not_have_is_named() -> None:
         for fold in (-1, 5):
             with pytest.raises(UsageError, match=f"no fold {fold}: it has 0..4"):
                 select(fold, GROUPS)
+
+
+PATTERN = r"(car[0-9])[0-9]_.*"
+
+
+@pytest.mark.parametrize("rule", ["rank", "histogram"])
+def test_the_group_pattern_is_kept_and_a_changed_one_named(tmp_path: Path, rule: str) -> None:
+    table = make_folds("five", AREAS, 5, rule=rule, group_pattern=PATTERN)
+    write_folds(tmp_path / "five.json", table)
+    table = read_folds(tmp_path / "five.json")
+    assert table.group_pattern == PATTERN
+    table.check(GROUPS, "(.*)_.*")  # it fits all the same
+    other = {**GROUPS, "x_01": "new", "y_01": "old"}
+    head = r"fold table 'five' does not know group 'new' \(image 'x_01'; 2 groups in all\): "
+    with pytest.raises(DataError, match=head + "photos were added after it was made"):
+        table.check(other, PATTERN)
+    for now, told in ((None, "the default group pattern"), ("(.)", re.escape("the group pattern '(.)'"))):
+        changed = rf"it was made with the group pattern {re.escape(repr(PATTERN))}, now there is {told}; change it back"
+        with pytest.raises(DataError, match=head + changed):
+            table.check(other, now)
+    plain = make_folds("five", AREAS, 5, rule=rule)
+    assert plain.digest != table.digest
+    assert "group_pattern" not in plain.to_json()  # tables from before patterns were kept have the same digest
+    with pytest.raises(
+        DataError, match=r"made with the default group pattern, now there is the group pattern '\(\.\)'"
+    ):
+        plain.check(other, "(.)")
 
 
 @pytest.mark.parametrize(("folds", "holdout"), [(5, None), (1, 0.2)])
