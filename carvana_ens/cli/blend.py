@@ -40,8 +40,19 @@ from carvana_ens.cli.common import (
     type=click.Choice(["png", "coco", "yolo", "geojson"]),
     help="Form of the masks.  [default: coco to .json, geojson to .geojson, else png]",
 )
-@click.option("--sample-submission", type=FILE, help="Refuse if the images are not exactly those of this file.")
+@click.option(
+    "--sample-submission",
+    type=FILE,
+    help="Refuse if the images are not exactly those of this file; header and names become its.",
+)
 @dialect_option
+@click.option(
+    "--header",
+    metavar="ID,RLE",
+    help="Of the submission: img,rle_mask (with .jpg behind the ids), id,rle_mask, ImageId,EncodedPixels, id,rle, "
+    "id,predicted or record_id,encoded_pixels.  [default: as --dialect: column-major has id,rle_mask, relative "
+    "ImageId,EncodedPixels, the others img,rle_mask]",
+)
 @click.option("--check", is_flag=True, help="Decode every row of the file again and compare it with its mask.")
 @threads_option
 @worker_options
@@ -58,6 +69,7 @@ def command(
     masks_as: str | None,
     sample_submission: Path | None,
     dialect: str,
+    header: str | None,
     check: bool,
     threads: int | None,
     workers: int | None,
@@ -75,6 +87,7 @@ def command(
       carvana-ens blend --weights linknet=2,unet=1 --threshold 0.5 -o by_hand.csv --masks masks
       carvana-ens blend --weights linknet=1 --masks linknet.json
       carvana-ens blend --postprocess largest,fill-holes:area=400 -o mended.csv.gz
+      carvana-ens blend --dialect column-major --sample-submission sample_submission.csv -o salt.csv
     """
     from carvana_ens.verbs.blend import blend
 
@@ -89,6 +102,7 @@ def command(
         masks_as=masks_as,
         sample_submission=sample_submission,
         dialect=dialect,
+        header=header,
         check=check,
         threads=threads,
         workers=chosen_workers(workers, scheduler, worker_limit),

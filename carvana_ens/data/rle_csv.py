@@ -1,4 +1,4 @@
-"""Masks as a table of run-length encodings: ``img,rle_mask``, one row a photo, as Kaggle's Carvana challenge has it.
+"""Masks as a table of run-length encodings, one row a photo: ``img,rle_mask`` as Kaggle's Carvana challenge has it.
 
 Read by hand and line by line. pandas cannot be made strict here: it reads a row without a comma as an empty mask
 (the last row of a file that was cut off), and no option tells the two apart. Python's csv module can, but stops at
@@ -25,7 +25,16 @@ from carvana_ens.types import Mask, Size
 
 SUFFIXES = (".csv", ".csv.gz", ".zip")
 
-_HEADER = ("img", "rle_mask")
+HEADERS = (
+    "img,rle_mask",
+    "id,rle_mask",
+    "ImageId,EncodedPixels",
+    "id,rle",
+    "id,predicted",
+    "record_id,encoded_pixels",
+)
+"""Of Kaggle's competitions: Carvana; TGS Salt; Data Science Bowl 2018, Airbus Ships and SIIM-ACR Pneumothorax; HuBMAP +
+HPA; HuBMAP Kidney; Contrails."""
 _BYTE_ORDER_MARK = "\ufeff"
 # RFC 4180 for two fields. A field in quotes may hold commas, and quotes written twice; line ends never.
 _FIELD = r'(?:"((?:[^"]|"")*)"|([^",]*))'
@@ -99,38 +108,55 @@ def read_rle_csv(path: Path) -> dict[str, str]:
 def rle_rows(path: Path) -> Iterator[tuple[str, str]]:
     """Image id and encoding of each row, as the file is read; ids are not compared with each other.
 
-    ``img`` is a file name or its stem. UTF-8 with or without byte order mark; any of the three line ends; fields may
-    be quoted; ``.csv.gz`` is one gzip stream, ``.zip`` holds one file. Nothing is read as a number or as missing.
+    Raises:
+        UsageError: a file name of another suffix.
+        DataError: see :func:`table_rows`, or a name that cannot be an image id.
+    """
+    rows = table_rows(path)
+    next(rows)
+    for number, (name, rle) in enumerate(rows, start=1):
+        yield row_id(name, number, path), rle
+
+
+def table_rows(path: Path) -> Iterator[tuple[str, str]]:
+    """The header, then name and encoding of each row, as the file is read.
+
+    The header is one of ``HEADERS``; a name is that of a file or its stem. UTF-8 with or without byte order mark; any
+    of the three line ends; fields may be quoted; ``.csv.gz`` is one gzip stream, ``.zip`` holds one file. Nothing is
+    read as a number or as missing.
 
     Raises:
         UsageError: a file name of another suffix.
-        DataError: another header, a row of other than two fields, an ``img`` that cannot be an image id, or a file
-            that is damaged or cut off.
+        DataError: another header, a row of other than two fields, or a file that is damaged or cut off.
     """
     if not path.name.lower().endswith(SUFFIXES):
         raise UsageError(f"{path} ends in none of {', '.join(SUFFIXES)}: an RLE table does")
     try:
         with _text(path) as lines:
             header = _fields(next(lines, "").removeprefix(_BYTE_ORDER_MARK).rstrip("\n"))
-            if header != _HEADER:
-                raise DataError(f"{path} has another header than {','.join(_HEADER)}: it begins with {header!r}")
-            for number, line in enumerate(lines, start=1):
+            if header is None or ",".join(header) not in HEADERS:
+                raise DataError(f"{path} has none of the headers {'; '.join(HEADERS)}: it begins with {header!r}")
+            yield header
+            number = 0
+            for line in lines:
                 row = line.rstrip("\n")
                 if not row:
                     continue
+                number += 1
                 fields = _fields(row)
                 if fields is None:
-                    raise DataError(f"row {number} of {path} has not two fields, img,rle_mask: {_short(row)!r}")
-                yield _row_id(fields[0], number, path), fields[1]
+                    raise DataError(f"row {number} of {path} has not two fields, {','.join(header)}: {_short(row)!r}")
+                yield fields
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is no UTF-8 text: {error}; save it as UTF-8") from error
     except FileNotFoundError as error:
-        raise DataError(f"{path} is not there: name a file with the header img,rle_mask") from error
+        raise DataError(f"{path} is not there: name a file with the header {HEADERS[0]}") from error
     except (OSError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         raise DataError(f"{path} cannot be read: {error}; is the file whole?") from error
 
 
-def _row_id(name: str, number: int, path: Path) -> str:
+def row_id(name: str, number: int, path: Path) -> str:
+    """The image id of a row's name; DataError where it cannot be one."""
     try:
         return id_of(check_id(name))
     except DataError as error:

@@ -26,9 +26,11 @@ from carvana_ens.files import digest
 from carvana_ens.output.mask_forms import MaskFiles
 from carvana_ens.output.submission import (
     check_names,
+    check_row,
     check_suffix,
+    columns_of,
     compare_submission,
-    sample_names,
+    row_digest,
     write_submission,
 )
 from carvana_ens.postprocess import Step
@@ -154,6 +156,7 @@ def blend(
     masks_as: str | None = None,
     sample_submission: Path | None = None,
     dialect: str = CARVANA,
+    header: str | None = None,
     check: bool = False,
     threads: int | None = None,
     workers: Workers | None = None,
@@ -168,8 +171,9 @@ def blend(
     order of members.
 
     masks_as: form of ``masks``, see ``output.mask_forms``; None: as its suffix says, else a folder of PNG files.
-    dialect: of the run lengths, see ``core.rle_dialects``. check: each row of the file is decoded again and compared
-    with the mask, for which the maps are blended once more, in this process.
+    dialect: of the run lengths, see ``core.rle_dialects``. header: of the file, see ``data.rle_csv.HEADERS``; None:
+    the sample submission's, which also says how images are named, else that of the dialect's competition. check: each
+    row is decoded again and compared with its mask, and the file is read back and compared with these rows.
 
     Raises:
         UsageError: nothing to write, or what ``open_blend``, ``parse_steps`` or ``post_processed`` refuses.
@@ -185,6 +189,7 @@ def blend(
     if check and output is None:
         raise UsageError("--check decodes the submission: name one with -o FILE")
     find_dialect(dialect)
+    columns = columns_of(dialect, header, sample_submission)
     if workers is not None and threads is not None:
         raise UsageError("workers have threads of their own: leave out --threads")
     if output is not None:
@@ -192,8 +197,8 @@ def blend(
     asked = _Asked(weights, threshold, split, tuned_steps(project, weights) if postprocess is None else postprocess)
     steps = parse_steps(asked.postprocess)
     combined = asked.opened(project, say)
-    if sample_submission is not None:
-        check_names(combined.ids, sample_names(sample_submission))
+    if columns.names is not None:
+        check_names(combined.ids, columns.names)
 
     facts = {"weights": combined.weights, "threshold": threshold_text(combined.threshold), "split": split}
     plain = combined.blend if isinstance(combined, PostProcessed) else combined
@@ -203,19 +208,26 @@ def blend(
         facts |= {"postprocess": steps_text(steps), "packages": step_sources([step.name for step in steps])}
     if dialect != CARVANA:
         facts |= {"dialect": dialect}
-    form = _Form(None if masks is None else MaskFiles.named(masks, masks_as), dialect)
+    form = _Form(None if masks is None else MaskFiles.named(masks, masks_as), dialect, check)
     checked = 0
+    digests: list[tuple[str, bytes]] = []
     with recorded(project, "blend", **facts) as run:
         with (
             _rows(project, asked, combined, form, threads, workers) as made,
             form.gathered(combined, made, say) as rows,
         ):
-            tracked = track(rows, len(combined.ids), "blend")
-            images = write_submission(output, tracked, dialect) if output is not None else sum(1 for _ in tracked)
+            tracked = track(_noted(rows, digests) if check else rows, len(combined.ids), "blend")
+            images = sum(1 for _ in tracked) if output is None else write_submission(output, tracked, dialect, columns)
         if check and output is not None:
-            checked = compare_submission(output, track(combined.masks(threads), images, "check"), dialect)
+            checked = compare_submission(output, track(digests, images, "check"))
         run |= {"images": images}
     return Blended(output, images, combined.weights, threshold_text(combined.threshold), steps_text(steps), checked)
+
+
+def _noted(rows: Iterable[tuple[str, bytes]], digests: list[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
+    for image_id, rle in rows:
+        digests.append((image_id, row_digest(rle)))
+        yield image_id, rle
 
 
 @dataclass(frozen=True)
@@ -235,18 +247,23 @@ class _Asked:
 
 @dataclass(frozen=True)
 class _Form:
-    """What becomes of a mask. masks: files of all masks. dialect: of its row."""
+    """What becomes of a mask. masks: files of all masks. dialect: of its row. check: whether that is decoded again."""
 
     masks: MaskFiles | None
     dialect: str
+    check: bool = False
 
     def row(self, combined: Blend | PostProcessed, image_id: str, bits: Bits) -> tuple[str, bytes, bytes]:
         """The row of the submission, and what the file of all masks gets; the mask's own file is written."""
         size = combined.size(image_id)
         record = b"" if self.masks is None else self.masks.record(image_id, bits_mask(bits, size))
         if self.dialect == CARVANA:
-            return image_id, rle_encode_bits_bytes(bits, size.height * size.width), record
-        return image_id, find_dialect(self.dialect).encode(bits_mask(bits, size)).encode("ascii"), record
+            rle = rle_encode_bits_bytes(bits, size.height * size.width)
+        else:
+            rle = find_dialect(self.dialect).encode(bits_mask(bits, size)).encode("ascii")
+        if self.check:
+            check_row(image_id, rle, bits, size, self.dialect)
+        return image_id, rle, record
 
     @contextmanager
     def gathered(

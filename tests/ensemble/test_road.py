@@ -14,7 +14,7 @@ import pytest
 from carvana_ens.ensemble.blending import Blend
 from carvana_ens.ensemble.stack import MapStack
 from carvana_ens.errors import StoreError
-from carvana_ens.output.submission import compare_submission, write_submission
+from carvana_ens.output.submission import write_submission
 
 SIZES = [(40, 67), (33, 50), (40, 1), (1, 67), (7, 64), (40, 67), (20, 31), (1, 1), (39, 66), (8, 8), (13, 5)]
 WEIGHTS = {
@@ -84,7 +84,6 @@ def test_no_pixel_differs(store, oracle, kept, tmp_path, kind):
         for image_id, mask in expected.items():
             decoded = oracle.naive_decode(rows[f"{image_id}.jpg"], mask.shape)
             assert np.count_nonzero(decoded != mask) == 0, (image_id, text, threshold)
-        assert compare_submission(path, expected.items()) == len(SIZES)
         seen.add(gzip.decompress(files[0]))
     assert len(seen) > 15  # the cases are cases
 

@@ -16,9 +16,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from carvana_ens.data.rle_csv import rle_rows
+from carvana_ens.core.rle import mask_bits
+from carvana_ens.core.rle_dialects import DIALECTS
+from carvana_ens.data.rle_csv import HEADERS, rle_rows
 from carvana_ens.errors import CarvanaEnsError, DataError, RLEError, UsageError
-from carvana_ens.output.submission import check_names, compare_submission, sample_names, write_submission
+from carvana_ens.output.submission import (
+    check_names,
+    check_row,
+    columns_of,
+    compare_submission,
+    row_digest,
+    write_submission,
+)
+from carvana_ens.types import Size
 
 ROWS = [("a_01", b"1 3 10 5"), ("a_02", b""), ("b_16", b"2455040 1")]
 TEXT = b"img,rle_mask\na_01.jpg,1 3 10 5\na_02.jpg,\nb_16.jpg,2455040 1\n"
@@ -198,53 +208,59 @@ MASKS = {
 ENCODED = [("a", b"1 2 5 2"), ("b,2", b""), ("c", b"1 4")]
 
 
+DIGESTS = [(image_id, row_digest(rle)) for image_id, rle in ENCODED]
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_rows_are_decoded_and_compared_with_their_masks(dialect: str) -> None:
+    for mask in (*MASKS.values(), np.arange(99).reshape(9, 11) % 3 == 0):
+        rle = DIALECTS[dialect].encode(mask).encode()
+        check_row("a", rle, mask_bits(mask), Size(*mask.shape), dialect)
+        other = ~mask
+        with pytest.raises(DataError, match=rf"'a' differs .* in {mask.size} pixels, first at row 0, column 0:"):
+            check_row("a", rle, mask_bits(other), Size(*mask.shape), dialect)
+
+
+def test_the_first_pixel_that_differs_is_named() -> None:
+    mask = np.array([[0, 0, 0], [0, 1, 1]], dtype=np.bool_)
+    with pytest.raises(DataError, match=r"'b,2' differs .* in 2 pixels, first at row 1, column 1:"):
+        check_row("b,2", b"", mask_bits(mask), Size(2, 3))
+    with pytest.raises(RLEError, match=r"^the row of image 'b,2', for a mask of 2x3: "):
+        check_row("b,2", b"7 1", mask_bits(mask), Size(2, 3))
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".csv.gz"])
-def test_a_written_file_compares_equal_to_its_masks(tmp_path: Path, suffix: str) -> None:
+def test_a_written_file_is_read_back(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"submission{suffix}"
     write_submission(path, ENCODED)
-    assert compare_submission(path, MASKS.items()) == 3
-
-
-def test_the_first_pixel_that_differs_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "submission.csv"
-    write_submission(path, ENCODED)
-    masks = {**MASKS, "b,2": np.array([[0, 0, 0], [0, 1, 1]], dtype=np.bool_)}
-    with pytest.raises(DataError, match=r"'b,2'.* in 2 pixels, first at row 1, column 1:"):
-        compare_submission(path, masks.items())
+    assert compare_submission(path, DIGESTS) == 3
 
 
 def test_rows_that_are_missing_other_or_too_many(tmp_path: Path) -> None:
     path = tmp_path / "submission.csv"
     write_submission(path, ENCODED)
     with pytest.raises(DataError, match=r"ends before image 'd' \(row 4\)"):
-        compare_submission(path, [*MASKS.items(), ("d", MASKS["c"])])
+        compare_submission(path, [*DIGESTS, ("d", DIGESTS[2][1])])
     with pytest.raises(DataError, match=r"row 2 of .* is image 'b,2' where 'c' is due"):
-        compare_submission(path, [("a", MASKS["a"]), ("c", MASKS["c"])])
+        compare_submission(path, [DIGESTS[0], DIGESTS[2]])
     with pytest.raises(DataError, match=r"a row too many after 2, image 'c'"):
-        compare_submission(path, list(MASKS.items())[:2])
-
-
-def test_an_rle_that_does_not_fit_the_mask_names_its_row(tmp_path: Path) -> None:
-    path = tmp_path / "submission.csv"
-    write_submission(path, ENCODED)
-    with pytest.raises(RLEError, match=r"^image 'c' in .*submission\.csv, for a mask of 1x3: "):
-        compare_submission(path, {**MASKS, "c": np.ones((1, 3), dtype=np.bool_)}.items())
+        compare_submission(path, DIGESTS[:2])
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b"img,rle\na.jpg,1 2 5 2\n", "another header"),
+        (b"img,rle\na.jpg,1 2 5 2\n", "none of the headers"),
         (b"img,rle_mask\na.jpg;1 2 5 2\n", "row 1 "),
         (b"img,rle_mask\na.jpg,1 2 5 1", "'a' .* differs"),
-        (b"img,rle_mask\na.jpg,1 2 5\n", "image 'a' in"),
+        (b"img,rle_mask\na.jpg,1 2 5\n", "'a' .* differs"),
     ],
 )
 def test_a_file_that_cannot_be_what_was_written_is_refused(tmp_path: Path, text: bytes, message: str) -> None:
     path = tmp_path / "submission.csv"
     path.write_bytes(text)
     with pytest.raises(DataError, match=message):
-        compare_submission(path, [("a", MASKS["a"])])
+        compare_submission(path, DIGESTS[:1])
 
 
 def test_a_damaged_or_missing_gz_is_refused(tmp_path: Path) -> None:
@@ -254,10 +270,47 @@ def test_a_damaged_or_missing_gz_is_refused(tmp_path: Path) -> None:
     for damaged in (whole[:-6], whole[:20], b"plain text", whole[:30] + bytes([whole[30] ^ 255]) + whole[31:]):
         path.write_bytes(damaged)
         with pytest.raises(DataError, match=r"submission\.csv\.gz"):
-            compare_submission(path, MASKS.items())
+            compare_submission(path, DIGESTS)
     path.unlink()
     with pytest.raises(DataError, match="is not there"):
-        compare_submission(path, MASKS.items())
+        compare_submission(path, DIGESTS)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "lines"),
+    [
+        ("carvana", ["img,rle_mask", "a.jpg,1 1"]),
+        ("column-major", ["id,rle_mask", "a,1 1"]),
+        ("relative", ["ImageId,EncodedPixels", "a,1 1"]),
+        ("coco-uncompressed", ["img,rle_mask", "a.jpg,1 1"]),
+    ],
+)
+def test_a_dialect_has_the_columns_of_its_competition(tmp_path: Path, dialect: str, lines: list[str]) -> None:
+    path = tmp_path / "submission.csv"
+    write_submission(path, [("a", b"1 1")], dialect)
+    assert path.read_text().splitlines() == lines
+    assert list(rle_rows(path)) == [("a", "1 1")]
+
+
+@pytest.mark.parametrize("header", HEADERS)
+def test_a_sample_says_header_and_names(tmp_path: Path, header: str) -> None:
+    sample, path = tmp_path / "sample.csv", tmp_path / "submission.csv"
+    sample.write_text(f"{header}\nb.png,\na,1 1\n")
+    write_submission(path, [("a", b"1 1"), ("b", b"")], columns=columns_of("column-major", sample=sample))
+    assert path.read_text() == f"{header}\na,1 1\nb.png,\n"
+
+
+def test_headers_that_cannot_be_meant(tmp_path: Path) -> None:
+    sample = tmp_path / "sample.csv"
+    sample.write_text("id,rle\na,1 1\n")
+    assert columns_of("relative", "id,rle", sample).header == "id,rle"
+    with pytest.raises(UsageError, match="has the header id,rle: leave out --header img,rle_mask"):
+        columns_of("relative", "img,rle_mask", sample)
+    with pytest.raises(UsageError, match="header 'img,rle' is unknown: there are img,rle_mask; "):
+        columns_of("carvana", "img,rle")
+    sample.write_text("id,rle\n")
+    with pytest.raises(DataError, match="no rows"):
+        columns_of("carvana", None, sample)
 
 
 def test_the_names_of_a_sample_in_its_order(tmp_path: Path) -> None:
@@ -267,13 +320,13 @@ def test_the_names_of_a_sample_in_its_order(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "sample.csv.zip", "w") as archive:
         archive.writestr("sample_submission.csv", text)
     for name in ("sample.csv", "sample.csv.gz", "sample.csv.zip"):
-        assert sample_names(tmp_path / name) == ("b_02", "b_01", "NA", "007")
+        assert tuple(columns_of("carvana", sample=tmp_path / name).names) == ("b_02", "b_01", "NA", "007")
 
 
 def test_a_sample_with_an_image_twice_is_refused(tmp_path: Path) -> None:
     (tmp_path / "sample.csv").write_bytes(b"img,rle_mask\na.jpg,1 1\nb.jpg,1 1\na.jpg,1 1\n")
     with pytest.raises(DataError, match="'a' twice"):
-        sample_names(tmp_path / "sample.csv")
+        columns_of("carvana", sample=tmp_path / "sample.csv")
 
 
 def test_equal_names_pass_in_any_order() -> None:

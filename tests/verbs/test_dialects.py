@@ -44,6 +44,10 @@ def test_rows_are_the_blend(two, oracle, dialect, more):
     words = [*more, two.root / "made"] if "--masks" in more else more
     done = two.did("blend", "-o", out, "--dialect", dialect, "--check", *words)
     assert "decoded again: 6 of 6 rows are their masks" in done.out
+    text = out.read_text()
+    header = {"column-major": "id,rle_mask\n", "relative": "ImageId,EncodedPixels\n"}.get(dialect, "img,rle_mask\n")
+    assert text.startswith(header)
+    out.write_text(text.replace(header, "img,rle_mask\n"))
     rows = oracle.read_rows(out)
     assert len(rows) == 6
     for name, text in rows.items():
@@ -75,12 +79,38 @@ def test_another_dialect_is_noticed(two):
 def test_a_row_that_is_not_its_mask_is_found(two, monkeypatch):
     plain = submission.submission_row
 
-    def spoiled(image_id, rle, dialect):
-        return plain(image_id, rle.replace(b" ", b" 1", 1) if image_id == "c9d_02" else rle, dialect)
+    def spoiled(image_id, rle, *more):
+        return plain(image_id, rle.replace(b" ", b" 1", 1) if image_id == "c9d_02" else rle, *more)
 
     monkeypatch.setattr(submission, "submission_row", spoiled)
     told = two.do("blend", "-o", two.root / "out.csv", "--check").error
     assert "c9d_02" in told
+
+
+def test_a_row_that_decodes_to_another_mask_is_found(two, monkeypatch):
+    from carvana_ens.verbs import blend
+
+    plain = blend.rle_encode_bits_bytes
+    monkeypatch.setattr(
+        blend, "rle_encode_bits_bytes", lambda bits, pixels: plain(bits, pixels).replace(b" ", b" 1", 1)
+    )
+    out = two.root / "out.csv"
+    assert "differs from its mask" in two.do("blend", "-o", out, "--check").error
+    assert not out.exists()
+
+
+def test_a_sample_submission_says_header_and_names(two, oracle):
+    two.did("blend", "-o", two.root / "plain.csv")
+    rows = oracle.read_rows(two.root / "plain.csv")
+    sample = two.root / "sample.csv"
+    sample.write_text("".join(["ImageId,EncodedPixels\n", *(f"{name.replace('.jpg', '.png')},1 1\n" for name in rows)]))
+    out = two.root / "out.csv"
+    two.did("blend", "-o", out, "--sample-submission", sample, "--check")
+    expected = "".join(f"{name.replace('.jpg', '.png')},{rle}\n" for name, rle in rows.items())
+    assert out.read_text() == "ImageId,EncodedPixels\n" + expected
+    two.did("diff", out, two.root / "plain.csv", "--size", f"{oracle.SIZE[0]}x{oracle.SIZE[1]}")
+    told = two.do("blend", "-o", out, "--header", "a,b")
+    assert (told.code, told.error.partition(":")[0]) == (2, "header 'a,b' is unknown")
 
 
 def test_check_needs_a_submission(two):
