@@ -20,10 +20,10 @@ def read_image(path: Path, say: Say = unsaid) -> Image:
     Raises:
         DataError: see :func:`carvana_ens.data.picture_files.opened`.
     """
-    image, note = _decode(path)
+    picture, note = _decode(path)
     if note:
         say(f"{path} {note}")
-    return image
+    return np.array(picture)
 
 
 def image_size(path: Path) -> Size:
@@ -72,11 +72,15 @@ class ImageFolder:
 
     def read(self, image_id: str) -> Image:
         """The photo, see :func:`read_image`."""
+        return np.array(self.picture(image_id))
+
+    def picture(self, image_id: str) -> PIL.Image.Image:
+        """The photo as Pillow has it, upright and RGB; otherwise as ``read``."""
         path = self.path(image_id)
-        image, note = _decode(path)
+        picture, note = _decode(path)
         if note and self._first(note):
             self._say(f"{path} {note} (said once for this folder)")
-        return image
+        return picture
 
     def size(self, image_id: str) -> Size:
         """The photo's size from its header."""
@@ -94,7 +98,7 @@ class ImageFolder:
         return {**self.__dict__, "_say": unsaid}  # a worker process has nobody to tell
 
 
-def _decode(path: Path) -> tuple[Image, str]:
+def _decode(path: Path) -> tuple[PIL.Image.Image, str]:
     """The photo, and what the conversion to RGB lost ("" for nothing)."""
     with opened(path) as picture:
         load_upright(picture)
@@ -103,7 +107,7 @@ def _decode(path: Path) -> tuple[Image, str]:
             note = "has transparency, which is dropped"
         elif picture.mode == "CMYK":
             note = "has CMYK colours, which are converted to RGB without a colour profile"
-        return np.array(_rgb(picture)), note
+        return _rgb(picture), note
 
 
 def _rgb(picture: PIL.Image.Image) -> PIL.Image.Image:

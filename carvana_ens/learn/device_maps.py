@@ -25,6 +25,9 @@ from carvana_ens.learn.units import UNIT, Finished, Meter, Photo, Plan, runs_of,
 from carvana_ens.model import Model
 from carvana_ens.types import Images, Say, Size
 
+CACHED = 2**17
+"""Values that a processor's cache holds, about."""
+
 
 def predicts_on_device(model: Model) -> bool:
     """Whether a model predicts as TorchModel does; one that does it in its own way is asked in that way."""
@@ -98,18 +101,13 @@ class DeviceMaps:
             images = [self._sent(stacked(run, number)) for number in range(len(run[0].inputs))]
             places = _places(run)
             work = _Work(self._models, [run[k].image_id for k in places.flat], self._meter)
-            whole: list[Tensor] = []
+            whole: dict[Size, Tensor] = {}
             for model in self._models:
                 means = self._mean(model, images, run[0].input_grid, work)[places.index(self._device)]
-                work.extremes.append(self._fetched(torch.stack(torch.aminmax(means.flatten(1), dim=1))))
-                for number, (grid, at) in enumerate(places.parts()):
-                    own = _own_grid(means[at], grid, self._plan.fitting)
-                    p = (own.sigmoid() if model.output == "logits" else own.clone()).mul_(1 / len(self._models))
-                    if number < len(whole):
-                        whole[number].add_(p)
-                    else:
-                        whole.append(p)
-            work.maps = [self._fetched(self._encoded(p)) for p in whole]
+                work.extremes.append(self._fetched(torch.stack([torch.stack(mean.aminmax()) for mean in means])))
+                for grid, at in places.parts():
+                    whole[grid] = self._added(whole.get(grid), model, _own_grid(means[at], grid, self._plan.fitting))
+            work.maps = [self._fetched(values) for values in whole.values()]
             if self._cuda:
                 work.done = torch.cuda.Event()  # type: ignore[no-untyped-call]
                 work.done.record()
@@ -145,13 +143,30 @@ class DeviceMaps:
                 whole[:, tile.rows, tile.columns] += part * torch.from_numpy(tile.weights).to(self._device)
         return whole
 
+    def _added(self, before: Tensor | None, model: Any, own: Tensor) -> Tensor:
+        """(N, H, W) the probabilities so far with those of a fold model; with the last one what the plan asks for."""
+        last, part = model is self._models[-1], 1 / len(self._models)
+        dtype = getattr(torch, self._plan.dtype or "float32") if last else torch.float32
+        result = torch.empty(own.shape, dtype=dtype, device=own.device)
+        for rows in self._rows(own):
+            p = own[:, rows].sigmoid() if model.output == "logits" else own[:, rows]
+            p = p if part == 1 else p * part
+            p = p if before is None else p + before[:, rows]
+            result[:, rows] = self._encoded(p) if last else p
+        return result
+
     def _encoded(self, p: Tensor) -> Tensor:
-        """Codes of (N, H, W) probabilities as ``store.hand.quantise`` makes them, or these themselves."""
-        p.clamp_(0, 1)
+        """Codes of probabilities as ``store.hand.quantise`` makes them, or these themselves."""
         if self._plan.dtype is None:
-            return p
-        # torch rounds half to even, as numpy does
-        return p.mul_(np.iinfo(self._plan.dtype).max).round_().to(getattr(torch, self._plan.dtype))
+            return p.clamp(0, 1)
+        # torch rounds half to even, as numpy does; what rounding put outside [0, 1] rounds to its end
+        return (p * np.iinfo(self._plan.dtype).max).round_()
+
+    def _rows(self, values: Tensor) -> Iterator[slice]:
+        """Parts of (N, H, W) to be worked on one after the other: on a CPU what its cache holds."""
+        count, height, width = values.shape
+        step = max(1, CACHED // (count * width)) if self._device.type == "cpu" else height
+        yield from (slice(start, start + step) for start in range(0, height, step))
 
     def _sent(self, images: Images) -> Tensor:
         tensor = torch.from_numpy(np.require(images, requirements=["C", "W"]))
@@ -181,7 +196,7 @@ class DeviceMaps:
 @dataclass
 class _Work:
     """What is on its way from the device. ids: of the wanted photos, as their maps follow each other. extremes: of
-    each model, (2, N): least and greatest value of each map.
+    each model, (N, 2): least and greatest value of each map.
     """
 
     models: Sequence[Any]
@@ -198,8 +213,8 @@ class _Work:
         if self.done is not None:
             self.done.synchronize()
         self.meter.network += self.seconds + sum(first.elapsed_time(last) for first, last in self.marks) / 1000
-        for model, (low, high) in zip(self.models, self.extremes, strict=True):
-            for image_id, least, most in zip(self.ids, low.tolist(), high.tolist(), strict=True):
+        for model, extremes in zip(self.models, self.extremes, strict=True):
+            for image_id, (least, most) in zip(self.ids, extremes.tolist(), strict=True):
                 check_range(model, image_id, least, most)
         maps = [values for part in self.maps for values in part.numpy()]
         return list(zip(self.ids, maps, strict=True))

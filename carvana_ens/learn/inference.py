@@ -9,23 +9,33 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+from PIL.Image import Image as Picture
 
 from carvana_ens.errors import UsageError
 from carvana_ens.learn.ahead import made_ahead, read_ahead
 from carvana_ens.learn.array_maps import ArrayMaps
-from carvana_ens.learn.resize import grid_of, input_rule, scaled_image
+from carvana_ens.learn.resize import SQUASH, grid_of, input_rule, resize_picture, scaled_image
 from carvana_ens.learn.tiles import tiling_of
 from carvana_ens.learn.units import Finished, Meter, Photo, Plan, Predictor, units_of
 from carvana_ens.learn.views import View, views_of
 from carvana_ens.model import Model
-from carvana_ens.types import Codes, Image, ProbabilityMap, Say, unsaid
+from carvana_ens.types import Codes, Image, ProbabilityMap, Say, Size, unsaid
 
 
 class ImageReader(Protocol):
     """Photos by id."""
 
     def read(self, image_id: str, /) -> Image: ...
+
+
+@runtime_checkable
+class PictureReader(ImageReader, Protocol):
+    """Photos that can be had before they are arrays: Pillow resizes them without another copy."""
+
+    def picture(self, image_id: str, /) -> Picture:
+        """The photo, upright and RGB."""
 
 
 def predict_maps(
@@ -113,6 +123,11 @@ def _predicted(
     predictor = _predictor(plan, batch, meter, say)
 
     def read(image_id: str) -> Photo:
+        if size is not None and fitting is SQUASH and isinstance(images, PictureReader):
+            picture = images.picture(image_id)
+            inputs = tuple(resize_picture(picture, View(scale).grid(size)) for scale in plan.scales)
+            own = Size(picture.height, picture.width)
+            return Photo(image_id, groups[image_id], own, image_id in wanted, inputs)
         image = images.read(image_id)
         grid = fitting.grid(size or grid_of(image))
         fitted = fitting.image(image, grid, image_id)

@@ -33,7 +33,12 @@ def resize_image(image: Image, size: Size) -> Image:
     """(H, W, 3) uint8 on the grid ``size``: bilinear, with the support widened where it shrinks (no aliasing)."""
     if grid_of(image) == size:
         return np.ascontiguousarray(image)
-    return np.array(Pillow.fromarray(image).resize((size.width, size.height), BILINEAR))
+    return resize_picture(Pillow.fromarray(image), size)
+
+
+def resize_picture(picture: Pillow.Image, size: Size) -> Image:
+    """``resize_image`` of an RGB picture that Pillow has read."""
+    return np.array(picture.resize((size.width, size.height), BILINEAR))  # a copy where the size is the same
 
 
 def mask_cover(mask: Mask | ProbabilityMap, size: Size) -> ProbabilityMap:

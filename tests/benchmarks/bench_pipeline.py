@@ -1,0 +1,223 @@
+"""Prediction from JPEG files to a store: what it takes beside the network's own work.
+
+    python tests/benchmarks/bench_pipeline.py FOLDER
+    python tests/benchmarks/bench_pipeline.py FOLDER --photos other/ --model linknet34 --size 1280x1920 --count 16
+
+Two ratios. **CPU time outside the forward pass**: all CPU time of the pipeline with a network that does nothing, beside
+the bare sum of decoding the JPEG, resizing photo and map, encoding the map and writing it, one after the other with
+Pillow and zstd. **Wall time**: the pipeline beside the network's bare forward passes on batches that lie ready on the
+device. Rounds of all take turns, and the medians are compared. Random parameters; photos are drawn where none are
+given. FOLDER is for what is written. Needs carvana-ens[models].
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numcodecs.zstd
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from carvana_ens import MemberConfig, Size, TorchModel, open_store
+from carvana_ens.data.images import ImageFolder
+from carvana_ens.data.sample import make_sample
+from carvana_ens.learn.batches import BatchSizes
+from carvana_ens.learn.inference import predict_codes
+from carvana_ens.learn.resize import resize_image, resize_map
+from carvana_ens.learn.units import Meter
+from carvana_ens.registry import load_model
+from carvana_ens.store.remove import remove_store
+from carvana_ens.store.schema import Provenance
+from carvana_ens.store.writer import StoreWriter
+from carvana_ens.verbs.bench.machine import machine
+
+WINNERS = "3.5 to 7"
+"""Photos a second and GPU that Carvana's first place says of its networks (four to eight hours for 100,064)."""
+
+
+class Idle(TorchModel):
+    """A network that does nothing: the maps are of the photos' first channel, as steep as a trained network's."""
+
+    def build(self) -> nn.Module:
+        """One layer without work worth speaking of."""
+        return Steep()
+
+
+class Steep(nn.Module):
+    """(N, 3, H, W) to (N, 1, H, W)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(8.0))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """A multiple of the first channel."""
+        return images[:, :1] * self.factor
+
+
+class Pipeline:
+    """Predicts all photos into a new store."""
+
+    def __init__(self, folder: Path, photos: ImageFolder, ids: Sequence[str], model: TorchModel) -> None:
+        self.folder, self.photos, self.ids, self.model = folder, photos, ids, model
+        self.meter = Meter()
+        self.sizes = [photos.size(image_id) for image_id in ids]
+        self.provenance = Provenance(member=model.config.to_json(), split="test", seen="none")
+
+    def __call__(self) -> None:
+        path = self.folder / "pipeline.zarr"
+        remove_store(path)
+        self.meter = Meter()
+        groups = dict.fromkeys(self.ids, "g")
+        with StoreWriter(path, self.ids, self.sizes, self.provenance) as writer:
+            maps = predict_codes([self.model], self.photos, self.ids, groups, (), meter=self.meter)
+            for image_id, codes in maps:
+                writer.write_codes(image_id, codes)
+
+
+def inputs_of(photos: ImageFolder, ids: Sequence[str], size: Size, model: TorchModel) -> list[torch.Tensor]:
+    """What the network is given, on its device, in the batches of the pipeline."""
+    step = BatchSizes([model]).of(size)
+    whole = [resize_image(photos.read(image_id), size) for image_id in ids]
+    return [
+        torch.from_numpy(np.stack(whole[start : start + step])).to(model.device) for start in range(0, len(ids), step)
+    ]
+
+
+def forwards(model: TorchModel, batches: Sequence[torch.Tensor]) -> None:
+    """The bare forward passes."""
+    for batch in batches:
+        model.answer(batch)
+    if model.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def repeated(source: ImageFolder, folder: Path, count: int) -> ImageFolder:
+    """So many photos, each again under another name as often as it takes."""
+    folder.mkdir()
+    for number, image_id in enumerate(itertools.islice(itertools.cycle(source.ids), count)):
+        shutil.copy(source.path(image_id), folder / f"p{number:05d}_{image_id}{source.path(image_id).suffix}")
+    return ImageFolder(folder)
+
+
+class BareParts:
+    """Decoding, resizing a photo and its map, encoding and writing, one after the other and nothing else."""
+
+    def __init__(self, folder: Path, photos: ImageFolder, ids: Sequence[str], size: Size, store: Path) -> None:
+        """store: maps of these photos."""
+        self.folder, self.paths, self.size = folder / "bare", [photos.path(image_id) for image_id in ids], size
+        opened = open_store(store)
+        self.codes = [opened.read(image_id) for image_id in ids]
+        self.maps = [resize_map(codes.astype(np.float32), size) for codes in self.codes]
+        self.folder.mkdir(exist_ok=True)
+
+    def __call__(self) -> None:
+        for path, values, codes in zip(self.paths, self.maps, self.codes, strict=True):
+            with Image.open(path) as picture:
+                image = picture.convert("RGB")
+            np.array(image.resize((self.size.width, self.size.height), Image.Resampling.BILINEAR))
+            np.array(Image.fromarray(values).resize(image.size, Image.Resampling.BILINEAR))
+            (self.folder / path.stem).write_bytes(numcodecs.zstd.compress(codes, 1))
+
+
+def measured(work: Callable[[], Any]) -> tuple[float, float]:
+    """(wall, processor) seconds of a call, all threads together."""
+    started = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - started[0], time.process_time() - started[1]
+
+
+def in_turn(rounds: int, **works: Callable[[], Any]) -> dict[str, tuple[float, float]]:
+    """The medians of measured(), each work once a round, after one that does not count."""
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in works}
+    for number in range(rounds + 1):
+        for name, work in works.items():
+            seconds = measured(work)
+            if number:
+                found[name].append(seconds)
+    return {
+        name: (statistics.median(wall for wall, _ in each), statistics.median(cpu for _, cpu in each))
+        for name, each in found.items()
+    }
+
+
+def beside(name: str, seconds: float, count: int) -> str:
+    """A line of the table."""
+    return f"| {name} | {1000 * seconds / count:,.1f} |"
+
+
+def outside(folder: Path, photos: ImageFolder, ids: Sequence[str], size: Size, rounds: int) -> None:
+    """Prints the processor time outside the forward pass."""
+    idle = Idle(MemberConfig(name="idle", model="idle", size=size))
+    idle.load(None, "cpu")
+    pipeline = Pipeline(folder, photos, ids, idle)
+    pipeline()
+    batches = inputs_of(photos, ids, size, idle)
+    bare = BareParts(folder, photos, ids, size, folder / "pipeline.zarr")
+    found = in_turn(rounds, pipeline=pipeline, forward=lambda: forwards(idle, batches), bare=bare)
+    whole, forward, parts = (found[name][1] for name in ("pipeline", "forward", "bare"))
+    print(f"\nProcessor time a photo, network that does nothing at {size}, {len(ids)} photos, on the CPU:\n")
+    print("| | ms |\n|---|--:|")
+    print(beside("pipeline", whole, len(ids)))
+    print(beside("of it normalising, in the forward pass", forward, len(ids)))
+    print(beside("bare decoding, resizing there and back, encoding, writing", parts, len(ids)))
+    ratios = (whole - forward) / parts, whole / parts
+    print(f"\noutside the forward pass beside bare: {ratios[0]:.2f} (with normalising {ratios[1]:.2f})")
+
+
+def wall(
+    folder: Path, photos: ImageFolder, ids: Sequence[str], size: Size, rounds: int, name: str, device: str
+) -> None:
+    """Prints the wall time of the pipeline beside that of the bare forward passes."""
+    kind, _ = load_model(name)
+    network: Any = kind(MemberConfig(name=name, model=name, size=size))
+    network.load(None, device)
+    batches = inputs_of(photos, ids, size, network)
+    pipeline = Pipeline(folder, photos, ids, network)
+    found = in_turn(rounds, pipeline=pipeline, forward=lambda: forwards(network, batches))
+    whole, forward = found["pipeline"][0], found["forward"][0]
+    where = torch.cuda.get_device_name(network.device) if network.device.type == "cuda" else network.device.type
+    print(f"\nWall time a photo, {name} at {size}, {len(ids)} photos in batches of {len(batches[0])}, on {where}:\n")
+    print("| | ms |\n|---|--:|")
+    print(beside("pipeline", whole, len(ids)))
+    print(beside("bare forward passes", forward, len(ids)))
+    busy = 100 * pipeline.meter.network / pipeline.meter.seconds
+    print(
+        f"\npipeline beside bare forward passes: {whole / forward:.2f}; {len(ids) / whole:.2f} photos a second (the "
+        f"winners: {WINNERS}); network at work {busy:.0f} % of the time"
+    )
+
+
+def main() -> None:
+    """Prints both ratios."""
+    parser = argparse.ArgumentParser(description="Prediction beside the network's own work.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--photos", type=Path)
+    parser.add_argument("--model", default="linknet34")
+    parser.add_argument("--size", type=Size.parse, default=Size(1280, 1920))
+    parser.add_argument("--count", type=int, default=64, help="photos for the processor time")
+    parser.add_argument("--forward", type=int, default=8, help="photos for the wall time")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", default="auto")
+    given = parser.parse_args()
+    here = machine()
+    print(f"{here.processor}, {here.processors} processors; torch {here.versions['torch']}")
+    if given.photos is None:
+        make_sample(given.folder / "sample", cars=2)
+    source = ImageFolder(given.photos or given.folder / "sample" / "train_hq")
+    photos = repeated(source, given.folder / "photos", max(given.count, given.forward))
+    outside(given.folder, photos, photos.ids[: given.count], given.size, given.rounds)
+    wall(given.folder, photos, photos.ids[: given.forward], given.size, given.rounds, given.model, given.device)
+
+
+if __name__ == "__main__":
+    main()
