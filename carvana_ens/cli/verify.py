@@ -74,7 +74,7 @@ def command(
             if result.repaired:
                 click.echo(f"  marked {result.repaired} as missing: predict (or import) makes them again")
             if result.restored:
-                click.echo(f"  {result.restored} zarr.json written anew, as they were")
+                click.echo(f"  mended {result.restored} things beside the maps")
             if result.removed:
                 click.echo(f"  removed what stops had left: {result.removed} things, {result.freed / 1e6:.1f} MB")
     return 1 if any(len(result.damage) > result.repaired + result.restored for result in results) else 0

@@ -18,6 +18,8 @@ from carvana_ens.types import Json
 
 GROUP = "zarr.json"
 PROB = "prob/zarr.json"
+PHOTOS = "photos/zarr.json"
+"""Only where it is known which photos the maps were made of."""
 _LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}
 _CRC32C = {"name": "crc32c"}
 
@@ -36,10 +38,15 @@ def documents(shape: tuple[int, int, int], dtype: DType) -> dict[str, bytes]:
     prob = _array(shape, dtype, (1, *shape[1:]), [little, _zstd(1), _CRC32C])
     return {
         PROB: _text(_named(prob)),
-        "done/zarr.json": _text(_array((count,), "uint64", (min(DONE_CHUNK, count),), [_LITTLE, _CRC32C])),
+        "done/zarr.json": records_document(count),
         "ids/zarr.json": _text(_array((count,), "string", (count,), [texts, *table], fill="")),
         "sizes/zarr.json": _text(_array((count, 2), "uint32", (count, 2), [_LITTLE, *table])),
     }
+
+
+def records_document(count: int) -> bytes:
+    """Of done records, and of fingerprints of photos."""
+    return _text(_array((count,), "uint64", (min(DONE_CHUNK, count),), [_LITTLE, _CRC32C]))
 
 
 def packed_document(shape: tuple[int, int, int], dtype: DType, images: int) -> bytes:
@@ -56,6 +63,8 @@ def as_written(store: ProbabilityStore) -> dict[str, bytes]:
     found = documents(shape, store.dtype)
     if store.packed:
         found[PROB] = packed_document(shape, store.dtype, store.packed.images)
+    if store.document(PHOTOS) is not None:
+        found[PHOTOS] = records_document(len(store.ids))
     about = attributes(store.ids, store.dtype, store.provenance)
     return {GROUP: group_document(about), **found}
 

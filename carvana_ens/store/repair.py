@@ -13,6 +13,7 @@ from carvana_ens.store.documents import altered, as_written
 from carvana_ens.store.lock import WriterLock, note_beside
 from carvana_ens.store.packed_reader import SEPARATOR
 from carvana_ens.store.place import Place, Where, is_address, is_made, place_of
+from carvana_ens.store.prints import mend_prints
 from carvana_ens.store.store import ProbabilityStore, open_store
 from carvana_ens.store.writer import StoreWriter
 
@@ -40,7 +41,9 @@ def forget_maps(path: Where, damaged: Collection[str]) -> None:
 
 
 def restore_documents(path: Where) -> list[str]:
-    """Writes each zarr.json of a store that can be opened as its writer did; the keys of those that differed.
+    """Writes each zarr.json of a store that can be opened as its writer did; the keys of what differed.
+
+    Fingerprints of photos that are damaged are forgotten, too.
 
     Raises:
         StoreError: the store cannot be opened, or another process writes it.
@@ -51,7 +54,7 @@ def restore_documents(path: Where) -> list[str]:
         found = altered(store)
         for key in found:
             place.put(key, as_written(store)[key])
-    return found
+        return found + ["photos"] * mend_prints(place, len(store.ids))
 
 
 def leftovers(path: Path) -> list[Path]:

@@ -17,6 +17,7 @@ from carvana_ens.errors import StoreError
 from carvana_ens.store.documents import GROUP, documents, group_document
 from carvana_ens.store.hand import StoreHand, array_of, writable
 from carvana_ens.store.place import UNFINISHED, Place, Where, is_address, is_made, place_of
+from carvana_ens.store.prints import UNKNOWN, Print, Prints
 from carvana_ens.store.schema import DONE, DONE_CHUNK, DType, Provenance, attributes
 from carvana_ens.store.store import ProbabilityStore
 from carvana_ens.types import Codes, ProbabilityMap, Size
@@ -37,6 +38,9 @@ class StoreWriter:
 
     token: names this writer to processes that write chunks for it (``StoreHand``); what they have written counts once
     its checksums are handed to ``record``.
+
+    photo: gives the fingerprint of an image's photo, which is asked, and written, before its map is recorded as done;
+    None where maps are not made of photos.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class StoreWriter:
         self.token = uuid.uuid4().hex
         self._lock = self._place.lock(self.token)
         self._writing = threading.Lock()
+        self.photo: Print | None = None
         self._hands = ThreadPoolExecutor(HANDS, "store-writer")
 
     def __enter__(self) -> StoreWriter:
@@ -94,6 +99,8 @@ class StoreWriter:
         self._done: Any = array_of(group, "done")
         self._records = store.records.copy()
         self._index = store.index
+        self._prints = Prints(self._place, len(self._ids))
+        self.packed = store.packed is not None
         self._require_space(store)
 
     def _require_space(self, store: ProbabilityStore) -> None:
@@ -118,6 +125,11 @@ class StoreWriter:
     def missing(self) -> list[str]:
         """Ids that have no map yet, in order."""
         return [self._ids[number] for number in np.flatnonzero(self._records == 0)]
+
+    def prints(self) -> dict[str, int]:
+        """Fingerprints of the photos that maps were made of, by id, for maps that are done; without unknown ones."""
+        known = np.flatnonzero((self._records != 0) & (self._prints.values != UNKNOWN))
+        return {self._ids[number]: int(self._prints.values[number]) for number in known}
 
     def write(self, image_id: str, values: ProbabilityMap) -> None:
         """Quantises and writes one map. values: (h, w) float32 in [0, 1], at the image's true size.
@@ -158,6 +170,10 @@ class StoreWriter:
         self._record([(image_id, self._hand.put(image_id, codes))])
 
     def _record(self, checksums: Sequence[tuple[str, int]]) -> None:
+        if self.photo is not None and checksums:
+            prints = {self._index[image_id]: self.photo(image_id) for image_id, _ in checksums}
+            with self._writing, writable(self._place, "the fingerprints of photos"):
+                self._prints.put(prints)
         self._set({self._index[image_id]: DONE | np.uint64(checksum) for image_id, checksum in checksums})
 
     def _set(self, records: Mapping[int, np.uint64]) -> None:

@@ -24,6 +24,7 @@ from carvana_ens.store.schema import PENDING, DType, Provenance, Seen
 from carvana_ens.store.writer import StoreWriter
 from carvana_ens.types import Codes, Json, Say, Track, unsaid, untracked
 from carvana_ens.verbs.member_maps import How, MemberMaps
+from carvana_ens.verbs.photo_changes import PhotoPrints, current_maps
 from carvana_ens.verbs.plugin_calls import configured
 from carvana_ens.verbs.predict_tasks import Order, job_of, orders_of, predict_on
 from carvana_ens.verbs.regions import regions_of
@@ -263,7 +264,10 @@ def _predict_split(
     if fresh:
         remove_store(path)  # after all that can be refused
     new = 0
-    with StoreWriter(path, ids, sizes, provenance, how.dtype) as writer:
+    opened = partial(StoreWriter, path, ids, sizes, provenance, how.dtype)
+    prints = PhotoPrints(photos, project.root / "cache")
+    groups = workspace.groups_of(ids) if model.context == "group" else None
+    with current_maps(opened, prints, f"{config.name} {split}", groups, workspace.say, workspace.track) as writer:
         todo = set(writer.missing())
         asked = [image_id for part in parts for image_id in part.ids if image_id in todo]
         meter = Meter()

@@ -20,6 +20,7 @@ from carvana_ens.model import MemberConfig
 from carvana_ens.project import Project
 from carvana_ens.store.documents import altered
 from carvana_ens.store.place import Where, absolute, below, place_of
+from carvana_ens.store.prints import prints_damage
 from carvana_ens.store.remove import take_lock
 from carvana_ens.store.repair import forget_maps, remove_leftovers, restore_documents
 from carvana_ens.store.store import ProbabilityStore, open_store
@@ -37,7 +38,7 @@ _LEFT = ".*.partial"
 class Verified:
     """One store: maps read and found right, ids without a map, and what is wrong (one line each).
 
-    repaired: damaged maps that were marked as missing. restored: zarr.json files that were written anew. removed,
+    repaired: damaged maps that were marked as missing. restored: things beside the maps that were mended. removed,
     freed: things that stops had left, and their bytes.
     """
 
@@ -64,8 +65,8 @@ def verify(
 ) -> list[Verified]:
     """Reads every chunk of the named members' stores (default: all), and compares it with its done record.
 
-    Each zarr.json is compared with what the store's writer wrote. repair: write these anew, and mark damaged maps as
-    missing, so that predict or import makes them again. gc: remove what killed writers left in stores, beside them and
+    Each zarr.json is compared with what the store's writer wrote. repair: mend these, and mark damaged maps as missing,
+    so that predict or import makes them again. gc: remove what killed writers left in stores, beside them and
     elsewhere in the project; of what somebody writes nothing is removed. workers: other processes that read in place
     of this one; they have threads of their own. break_lock: takes the locks that killed writers left on these stores.
 
@@ -89,7 +90,8 @@ def verify(
             for path in place_of(project.member_stores(config.name)).stores():
                 try:
                     store = open_store(path)
-                    changed = altered(store)
+                    changed = [f"{below(path, key)} {_ALTERED}" for key in altered(store)]
+                    changed += prints_damage(place_of(path), len(store.ids))
                     restored = restore_documents(path) if repair and changed else []
                     store = open_store(path) if restored else store
                     missing = store.missing()
@@ -100,7 +102,7 @@ def verify(
                 found = _found(store, there, threads, cluster)
                 tracked = track(found, len(there), f"{config.name} {Path(path).stem}")
                 damage = {i: line for i, line in zip(there, tracked, strict=True) if line is not None}
-                lines = [*damage.values(), *(f"{below(path, key)} {_ALTERED}" for key in changed)]
+                lines = [*damage.values(), *changed]
                 done = Verified(str(path), len(there) - len(damage), len(missing), lines, restored=len(restored))
                 # also a packed store whose repair was stopped: maps are missing, and nobody could write them there
                 if repair and (damage or (missing and store.packed is not None)):

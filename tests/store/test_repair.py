@@ -16,6 +16,7 @@ from carvana_ens.errors import CarvanaEnsError, StoreError
 from carvana_ens.store.documents import altered
 from carvana_ens.store.packing import pack_store
 from carvana_ens.store.place import place_of
+from carvana_ens.store.prints import prints_damage
 from carvana_ens.store.repair import forget_maps, leftovers, remove_leftovers, restore_documents
 from carvana_ens.store.store import open_store
 from carvana_ens.store.writer import StoreWriter
@@ -138,7 +139,8 @@ def verified(path, codes):
     """What is wrong, in words, as ``verify`` finds it; None where nothing is."""
     try:
         store = open_store(path)
-        return altered(store) or store.missing() or [line for i in codes if (line := store.damage(i))] or None
+        damage = [line for image_id in codes if (line := store.damage(image_id))]
+        return altered(store) or store.missing() or damage or prints_damage(place_of(path), len(codes)) or None
     except CarvanaEnsError as error:
         return str(error)
 
@@ -149,6 +151,10 @@ def test_every_flipped_bit_and_every_cut_is_found(stored, codes, packed, schema)
     """Every octet of a store is under a checksum, or known; where a map can still be read, it is the right one."""
     if schema == 1:
         as_of_schema_1(stored)
+    else:
+        with continued(stored) as writer:
+            writer.photo = len
+            writer.record((image_id, open_store(stored).record(image_id)) for image_id in codes)
     if packed:
         pack_store(stored)
     assert verified(stored, codes) is None
