@@ -7,7 +7,7 @@ PLUGINS := $(sort $(dir $(wildcard plugins/*/pyproject.toml)))
 PLUGIN_FILES := $(wildcard plugins/*/*.py plugins/*/carvana_ens_*/*.py plugins/*/pyproject.toml)
 PYTHON_FILES := carvana_ens tests plugins quick_start.ipynb
 
-.PHONY: install demo test lint types unit checked bench bench-scale bench-search bench-spaces bench-tune bench-gpu bench-training stress blending fix clean
+.PHONY: install demo test lint types unit checked bench bench-scale bench-search bench-spaces bench-tune bench-pipeline bench-gpu bench-training stress blending fix clean
 
 install: $(INSTALLED)
 
@@ -77,6 +77,10 @@ bench-tune: install
 # Networks at full size beside a peer's; on a machine without a GPU in a small form.
 bench-gpu: install
 	$(BIN)/python tests/benchmarks/bench_gpu.py
+
+# Prediction beside the networks' own work: processor time and wall time.
+bench-pipeline: install
+	work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && $(BIN)/python tests/benchmarks/bench_pipeline.py $$work
 
 # An hour and more of training on real photos, in build/bench-training, where a stopped run goes on.
 bench-training: install

@@ -137,6 +137,20 @@ def test_only_missing_maps_are_predicted(cut, monkeypatch):
     )
 
 
+def test_the_run_says_how_fast_it_was_and_what_networks_took_of_it(cut):
+    cut.did("predict", "bright-cut", "--split", "test", "--batch", "4")
+    assert [len(words) - 2 for words in cut.calls() if words[0] == "predict"] == [4, 2]
+    (path,) = (cut.cars / "runs").glob("*-predict.json")
+    record = json.loads(path.read_text())
+    assert record["images"] == 6
+    assert record["images_per_second"] >= 6 / record["seconds"]
+    assert 0 < record["network_share"] < 1
+    cut.did("predict", "bright-cut", "--split", "test")
+    last = json.loads(max((cut.cars / "runs").glob("*-predict.json")).read_text())
+    assert last["images"] == 0
+    assert "network_share" not in last
+
+
 def test_one_fold_then_the_rest(learned, oracle):
     done = learned.did("predict", "--fold", "1")
     assert "4 maps predicted, 8 in all, 4 missing" in done.out
