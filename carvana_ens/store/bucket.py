@@ -8,6 +8,7 @@ ended.
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,13 +22,34 @@ from carvana_ens.store.place import UNFINISHED, ReadAt, Where, is_made
 T = TypeVar("T")
 
 RETRY: dict[str, Any] = {
-    "max_retries": 10,
+    "max_retries": 6,
     "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5), "base": 2},
     "retry_timeout": timedelta(minutes=1),
 }
-"""How often obstore sends a request again: a server that is gone for good is given up after half a minute."""
-TRIES = 5
-"""Of what obstore does not send again: listings that are cut in the middle, and taking a lock."""
+"""How often obstore sends a request again."""
+TRIES, PATIENCE = 8, 20.0
+"""How often, and for how many seconds, we ask again where obstore does not: answers cut in the middle, among others."""
+_left: set[bytes] = set()
+"""Notes of locks that this process has given up and could not remove."""
+
+
+def tries() -> Iterator[int]:
+    """Counts the times to ask before the last."""
+    until = time.monotonic() + PATIENCE
+    for number in range(1, TRIES):
+        if time.monotonic() > until:
+            return
+        yield number
+
+
+def again(ask: Callable[[], T]) -> T:
+    """What a function gives that asks obstore."""
+    from obstore.exceptions import GenericError
+
+    for _ in tries():
+        with suppress(GenericError):
+            return ask()
+    return ask()
 
 
 class Bucket:
@@ -60,25 +82,27 @@ class Bucket:
 
     def put(self, key: str, content: bytes) -> None:
         with self._saying("written"):
-            self._obstore.put(self._store, key, content)
+            again(lambda: self._obstore.put(self._store, key, content))
 
     def ranges(self, key: str) -> ReadAt | None:
         with self._saying("read"):
             try:
-                self._obstore.head(self._store, key)
+                again(lambda: self._obstore.head(self._store, key))
             except self._not_found:
                 return None
 
         def read_at(at: int, size: int) -> bytes:
+            if not size:
+                return b""
             with self._saying("read"):
-                return bytes(self._obstore.get_range(self._store, key, start=at, length=size)) if size else b""
+                return again(lambda: bytes(self._obstore.get_range(self._store, key, start=at, length=size)))
 
         return read_at
 
     def zarr(self, *, read_only: bool) -> Any:
-        from zarr.storage import ObjectStore
+        from carvana_ens.store.bucket_zarr import PatientStore
 
-        return ObjectStore(self._store, read_only=read_only)
+        return PatientStore(self._store, read_only=read_only)
 
     def out_of_reach(self, error: BaseException) -> bool:
         return isinstance(error, (self._obstore.exceptions.BaseError, OSError))
@@ -112,7 +136,7 @@ class Bucket:
             self.put("zarr.json", json.dumps(unfinished).encode())
         with self._saying("written"):
             keys = [key for key, _ in self._listed() if key != "zarr.json"]
-            self._again(lambda: self._obstore.delete(self._store, [*keys, "zarr.json"]))
+            again(lambda: self._obstore.delete(self._store, [*keys, "zarr.json"]))
 
     def free(self) -> int | None:
         return None
@@ -124,9 +148,13 @@ class Bucket:
         self._take(note)
         try:
             yield
-        except BaseException:
-            with suppress(StoreError):  # what ended the writing says more than that its lock is left behind
+        except BaseException as error:
+            try:
                 self._release(note)
+            except StoreError:
+                _left.add(note)
+                if isinstance(error, StoreError):
+                    raise StoreError(f"{error}; its lock is left there, which --break-lock takes") from error
             raise
         self._release(note)
 
@@ -137,7 +165,7 @@ class Bucket:
         note = self._note()
         if note is None:
             return None
-        if holder_state(note) == "running":
+        if note not in _left and holder_state(note) == "running":
             raise StoreError(
                 f"{self} is being written by {holder_named(note)}, and that process runs on this machine: wait for it "
                 f"or stop it"
@@ -156,7 +184,9 @@ class Bucket:
             found = self._note()
             if found == note:
                 return
-            if found is not None:
+            if found in _left:
+                self._release(found)
+            elif found is not None:
                 raise StoreError(
                     f"{self} is being written by {holder_named(found)}: wait for it, or if it was killed give "
                     f"--break-lock, which deletes the object {self._url}.lock"
@@ -167,7 +197,7 @@ class Bucket:
         """Removes the lock's object, unless somebody broke the lock meanwhile and it is another's."""
         if self._note() == note:
             with self._saying("written"):
-                self._obstore.delete(self._parent, f"{self._name}.lock")
+                again(lambda: self._obstore.delete(self._parent, f"{self._name}.lock"))
 
     def _note(self) -> bytes | None:
         return self._read(self._parent, f"{self._name}.lock")
@@ -175,20 +205,20 @@ class Bucket:
     def _read(self, store: Any, key: str) -> bytes | None:
         with self._saying("read"):
             try:
-                return bytes(self._obstore.get(store, key).bytes())
+                return again(lambda: bytes(self._obstore.get(store, key).bytes()))
             except self._not_found:
                 return None
 
     def _listed(self) -> list[tuple[str, int]]:
         """(key, bytes) of all objects."""
         with self._saying("read"):
-            batches = self._again(lambda: list(self._obstore.list(self._store)))
+            batches = again(lambda: list(self._obstore.list(self._store)))
         return [(str(entry["path"]), int(entry["size"])) for batch in batches for entry in batch]
 
     def _found(self) -> list[tuple[str, bool]]:
         """The addresses of stores in this folder, and whether they are unfinished, or no more than a lock."""
         with self._saying("read"):
-            found = self._again(lambda: self._obstore.list_with_delimiter(self._store))
+            found = again(lambda: self._obstore.list_with_delimiter(self._store))
         stores = {folder.rstrip("/").rpartition("/")[2] for folder in found["common_prefixes"]}
         locks = {entry["path"].rpartition("/")[2].removesuffix(".lock") for entry in found["objects"]}
         begun = {name: name not in stores for name in sorted(stores | locks) if name.endswith(".zarr")}
@@ -196,12 +226,6 @@ class Bucket:
             about = self._read(self._store, f"{name}/zarr.json")
             begun[name] = about is not None and not is_made(about)
         return [(f"{self._url}/{name}", unfinished) for name, unfinished in begun.items()]
-
-    def _again(self, ask: Callable[[], T]) -> T:
-        for _ in range(TRIES - 1):
-            with suppress(self._obstore.exceptions.GenericError):
-                return ask()
-        return ask()
 
     @contextmanager
     def _saying(self, what: str) -> Iterator[None]:

@@ -6,14 +6,12 @@ import json
 import os
 import subprocess
 import sys
-import uuid
 
 import numpy as np
 import obstore
 import obstore.store
 import pytest
 import zarr
-from moto.server import ThreadedMotoServer
 from zarr.codecs import GzipCodec
 
 from carvana_ens.ensemble.blending import blend
@@ -27,32 +25,6 @@ from carvana_ens.types import Size
 IDS = ("a_01", "a_02", "007")
 SIZES = (Size(30, 41), Size(30, 41), Size(25, 40))
 HERE = Provenance(member={"name": "m", "model": "x"}, split="test", seen="none")
-
-
-@pytest.fixture(scope="module")
-def server():
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture
-def bucket(server, monkeypatch):
-    for key, value in {
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": server,
-        "AWS_ALLOW_HTTP": "true",
-    }.items():
-        monkeypatch.setenv(key, value)
-    import boto3
-
-    name = f"bucket-{uuid.uuid4().hex}"
-    boto3.client("s3", endpoint_url=server, region_name="us-east-1").create_bucket(Bucket=name)
-    return f"s3://{name}"
 
 
 def codes():
