@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,8 @@ from carvana_ens.types import Codes, Say, Size, Track, unsaid, untracked
 from carvana_ens.verbs.map_sources import MapOptions, open_maps
 from carvana_ens.verbs.workspace import Workspace
 
-_RECORDED = 16
-"""Maps that are recorded as done at a time: one by one they cost a third of the writing."""
+_RECORDED = 1.0
+"""Seconds whose maps are recorded as done at a time: one by one they cost a third of the writing."""
 
 
 @dataclass(frozen=True)
@@ -117,12 +118,13 @@ def import_maps(
 
         written = ordered_map(one, maps.each({image_id: sizes[image_id] for image_id in missing}), threads)
         unrecorded: list[tuple[str, int]] = []
+        recorded = time.monotonic()
         try:
             for done in track(written, len(missing), f"{name} {split}"):
                 unrecorded.append(done)
-                if len(unrecorded) == _RECORDED:
+                if time.monotonic() >= recorded + _RECORDED:
                     writer.record(unrecorded)
-                    unrecorded = []
+                    unrecorded, recorded = [], time.monotonic()
         finally:
             writer.record(unrecorded)
     return Imported(name, split, path, len(maps.ids), len(missing))
