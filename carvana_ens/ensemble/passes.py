@@ -22,6 +22,7 @@ from carvana_ens.engine.worker import alive, kept, threads_here
 from carvana_ens.ensemble.truth import Truth, TruthCache
 from carvana_ens.errors import CarvanaEnsError, StoreError
 from carvana_ens.files import digest
+from carvana_ens.store.place import Where, absolute
 from carvana_ens.store.store import ProbabilityStore, open_store
 
 Result = TypeVar("Result")
@@ -75,7 +76,7 @@ def each_image(
     if elsewhere is None:
         yield from ordered_map(look.begun(stores, truth), ids, threads or default_threads())
         return
-    places = tuple(_place(store) for store in stores)
+    places = tuple(absolute(store.path) for store in stores)
     stamp = _stamp(stores, elsewhere.source)
     order = partial(_Order, uuid.uuid4().hex, look, places, elsewhere.masks.absolute(), stamp)
     size = _task(stores)
@@ -89,7 +90,7 @@ class _Order:
 
     key: str
     look: Look[Any]
-    stores: tuple[str | Path, ...]
+    stores: tuple[Where, ...]
     masks: Path
     stamp: str
     ids: tuple[str, ...]
@@ -102,11 +103,6 @@ def _task(stores: Sequence[ProbabilityStore]) -> int:
         _, height, width = store.shape
         image += max(height * width * (1 if store.full_scale == 255 else 2), (store.full_scale + 1) * _COUNTS)
     return max(1, min(_IMAGES, _BYTES // image))
-
-
-def _place(store: ProbabilityStore) -> str | Path:
-    """Where workers find a store."""
-    return str(store.path) if "://" in str(store.path) else Path(store.path).absolute()
 
 
 def _stamp(stores: Sequence[ProbabilityStore], masks: str) -> str:
