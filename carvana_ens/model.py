@@ -308,11 +308,11 @@ def find_recipe(model: type[Model], name: str) -> Recipe:
     return known[name]
 
 
-def parse_options(cls: type, values: Mapping[str, Json]) -> Any:
+def parse_options(cls: type, values: Mapping[str, Json], owner: str = "this model") -> Any:
     """An instance of an options dataclass from JSON values, or from the texts of ``--set name=value``.
 
     Values are checked against the field annotations ``bool``, ``int``, ``float``, ``str`` and ``Literal[...]`` of
-    these; a text is converted where the field is not a text.
+    these; a text is converted where the field is not a text. owner: whose options they are, for the message.
 
     Raises:
         UsageError: unknown option (with the nearest name), or a value that does not fit the field.
@@ -323,7 +323,7 @@ def parse_options(cls: type, values: Mapping[str, Json]) -> Any:
         if name not in names:
             near = difflib.get_close_matches(name, names, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(names) or 'none'}"
-            raise UsageError(f"option {name!r} is unknown to this model: {hint}")
+            raise UsageError(f"{owner} has no option {name!r}: {hint}")
     try:
         return cls(**{name: _convert(name, hints[name], value) for name, value in values.items()})
     except ValueError as error:  # __post_init__ of the dataclass refuses a combination

@@ -68,14 +68,8 @@ def make_step(kind: type[Step], values: Mapping[str, Json]) -> Step:
         UsageError: an unknown option (with the nearest name), or a value that does not fit it; names the step.
         PluginError: the step's class raised an exception that is not ours.
     """
-    known = [field.name for field in dataclasses.fields(kind)]
-    for name in values:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(known) or 'none'}"
-            raise UsageError(f"step {kind.name} has no option {name!r}: {hint}")
     try:
-        step: Step = parse_options(kind, values)
+        step: Step = parse_options(kind, values, "it")
     except UsageError as error:
         raise UsageError(f"step {kind.name}: {error}") from error
     except Exception as error:

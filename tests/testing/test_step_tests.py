@@ -91,7 +91,7 @@ def test_faults_of_options():
     grown = made(__post_init__=lambda self: object.__setattr__(self, "rows", self.rows + 1))
     with pytest.raises(PluginError, match="another one after its way through JSON"):
         check_step_options(grown, {})
-    with pytest.raises(UsageError, match="step made has no option 'row': did you mean 'rows'"):
+    with pytest.raises(UsageError, match="step made: it has no option 'row': did you mean 'rows'"):
         check_step_options(made(), {"row": 1})
 
 
