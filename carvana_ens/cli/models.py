@@ -12,7 +12,7 @@ from carvana_ens.cli.common import json_option, say, show_json, table
 from carvana_ens.cli.completed import PLUGIN
 
 if TYPE_CHECKING:
-    from carvana_ens.verbs.models import InstalledModel, OptionDescription
+    from carvana_ens.verbs.models import InstalledModel, InstalledModels, InstalledSteps, OptionDescription
 
 
 @click.command(short_help="List the installed models or steps, or describe one.")
@@ -66,15 +66,8 @@ def command(name: str | None, as_json: bool, check: bool, recipe: str | None, st
             click.echo("recipes (add-model --recipe name):\n" + table(recipes))
         return
     listed = models.models(check=check)
-    for problem in listed.problems:
-        say(f"warning: {problem}")
-    if as_json:
-        show_json(dataclasses.asdict(listed))
-        return
-    if not listed.models:
-        click.echo("no models are installed: pip install 'carvana-ens[models]', or import maps made elsewhere")
-        return
-    _listing(listed.models)
+    none = "no models are installed: pip install 'carvana-ens[models]', or import maps made elsewhere"
+    _listing(listed, listed.models, none, as_json)
 
 
 def _steps(name: str | None, as_json: bool, check: bool) -> None:
@@ -93,15 +86,8 @@ def _steps(name: str | None, as_json: bool, check: bool) -> None:
             click.echo(f"tuning tries {option} {', '.join(map(str, values))}")
         return
     listed = models.steps(check=check)
-    for problem in listed.problems:
-        say(f"warning: {problem}")
-    if as_json:
-        show_json(dataclasses.asdict(listed))
-        return
-    if not listed.steps:
-        click.echo("no post-processing steps are installed: pip install carvana-ens-postprocess")
-        return
-    _listing(listed.steps)
+    none = "no post-processing steps are installed: pip install carvana-ens-postprocess"
+    _listing(listed, listed.steps, none, as_json)
 
 
 def _options(form: str, options: Sequence[OptionDescription]) -> None:
@@ -109,6 +95,16 @@ def _options(form: str, options: Sequence[OptionDescription]) -> None:
     click.echo(f"options ({form}):\n{table(rows)}" if rows else "options: none")
 
 
-def _listing(found: Sequence[InstalledModel]) -> None:
-    rows = [(m.name, m.distribution, m.version or "?", f"BROKEN: {m.reason}" if m.reason else "") for m in found]
-    click.echo(table([("NAME", "PACKAGE", "VERSION", ""), *rows]))
+def _listing(
+    listed: InstalledModels | InstalledSteps, found: Sequence[InstalledModel], none: str, as_json: bool
+) -> None:
+    """Shows what is installed, or says that there is ``none``."""
+    for problem in listed.problems:
+        say(f"warning: {problem}")
+    if as_json:
+        show_json(dataclasses.asdict(listed))
+    elif found:
+        rows = [(m.name, m.distribution, m.version or "?", f"BROKEN: {m.reason}" if m.reason else "") for m in found]
+        click.echo(table([("NAME", "PACKAGE", "VERSION", ""), *rows]))
+    else:
+        click.echo(none)
