@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 import click
 
@@ -25,6 +31,36 @@ def _show(error: click.ClickException) -> int:
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line and exits: 0 done, 1 failed, 2 usage, 3 finished with failed inputs, 130 stopped."""
+    with _two_stops():
+        code = _run(arguments)
+    sys.exit(code)
+
+
+@contextmanager
+def _two_stops() -> Iterator[None]:
+    """The first Ctrl-C lets threads finish the images that they are at; the second ends this process where it is."""
+    usual, stops = signal.getsignal(signal.SIGINT), 0
+    if usual is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal stops
+        stops += 1
+        if stops > 1:
+            os.write(2, b"stopped at once: what is finished is kept; the same command goes on from there\n")
+            os._exit(STOPPED)
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        if not stops:  # else Python still waits for threads when it ends
+            signal.signal(signal.SIGINT, usual)
+
+
+def _run(arguments: list[str] | None) -> int:
     try:
         code = app.main(args=arguments, prog_name="carvana-ens", standalone_mode=False)
     except CarvanaEnsError as error:
@@ -46,4 +82,4 @@ def main(arguments: list[str] | None = None) -> None:
         where = f"{error.filename}: " if error.filename else ""
         click.echo(f"error: {where}{error.strerror or error}", err=True)
         code = 1
-    sys.exit(code if isinstance(code, int) else 0)
+    return code if isinstance(code, int) else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import time
 
@@ -41,9 +42,10 @@ def written(store):
 
 
 def stop(process, store, after, signal_number):
-    """Ends the process once ``after`` maps are written; its exit code and what it said."""
+    """Ends the process once ``after`` maps are written, and some are done; its exit code and what it said."""
     until = time.monotonic() + 60
-    while written(store) < after and process.poll() is None and time.monotonic() < until:
+    begun = store / "done" / "c" / "0"
+    while (written(store) < after or not begun.exists()) and process.poll() is None and time.monotonic() < until:
         time.sleep(0.005)
     process.send_signal(signal_number)
     out, err = process.communicate(timeout=60)
@@ -58,6 +60,17 @@ def check_interrupted(result):
     assert lines == ["stopped: what is finished is kept; the same command goes on from there"]
 
 
+SLOWLY = """
+import time
+from carvana_ens.store.hand import StoreHand
+real = StoreHand.put
+def slowly(*args):
+    time.sleep(0.04)
+    return real(*args)
+StoreHand.put = slowly
+from carvana_ens.cli import main
+main()
+"""
 IMPORT = ("import", "net", "--split", "test", "--from")
 
 
@@ -65,7 +78,7 @@ IMPORT = ("import", "net", "--split", "test", "--from")
 def test_import(many, number):
     words = (*IMPORT, many.root / "maps")
     store = many.store("net", "test")
-    result = stop(many.process("--project", many.cars, *words, "--threads", "2"), store, 20, number)
+    result = stop(many.process("--project", many.cars, *words, "--threads", "2", script=SLOWLY), store, 20, number)
     if number == signal.SIGINT:
         check_interrupted(result)
     else:
@@ -103,6 +116,89 @@ def test_predict(slow, number):
     resumed = open_store(store).fingerprint()
     slow.did(*words, "--fresh")
     assert open_store(store).fingerprint() == resumed
+
+
+HELD = """
+import importlib, sys, time
+place, mark, seconds = sys.argv.pop(1), sys.argv.pop(1), float(sys.argv.pop(1))
+module, _, names = place.partition(":")
+owner = importlib.import_module(module)
+*path, name = names.split(".")
+for step in path:
+    owner = getattr(owner, step)
+real, calls = getattr(owner, name), []
+
+def held(*args, **more):
+    calls.append(None)
+    if len(calls) == 3:
+        open(mark, "x").close()
+        time.sleep(seconds)
+    return real(*args, **more)
+
+setattr(owner, name, held)
+from carvana_ens.cli import main
+main()
+"""
+"""The command line, where the third call of a function, in a thread, takes long."""
+
+LONG = {
+    "predict": ("carvana_ens.store.hand:StoreHand.put", ["predict", "--split", "oof"]),
+    "pack": ("carvana_ens.store.packing:encode", ["pack", "--threads", "2"]),
+    "tune": ("carvana_ens.ensemble.truth:mask_bits", ["tune", "--threads", "2"]),
+    "blend": ("carvana_ens.ensemble.blending:Blend.rle", ["blend", "--split", "oof", "--threads", "2", "-o"]),
+}
+
+
+def results(world, output):
+    """All that the verbs write for the user."""
+    store = open_store(world.store("bright-cut", "oof"))
+    tuning = world.cars / "tuning.json"
+    return (
+        store.fingerprint(),
+        store.packed is not None,
+        tuning.read_text() if tuning.exists() else "",
+        output.read_bytes() if output.exists() else b"",
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("verb", LONG)
+def test_the_first_stop_lets_an_image_end_and_the_second_does_not(project, verb, times):
+    project.did("add-model", "bright-cut")
+    output = project.root / "out.csv"
+    words = {name: [*more, *([output] if name == "blend" else [])] for name, (_, more) in LONG.items()}
+    earlier = list(LONG)[: list(LONG).index(verb)]
+    for name in earlier:
+        project.did(*words[name])
+    mark = project.root / "mark"
+    held = (LONG[verb][0], mark, 60 if times == 2 else 1.5)
+    process = project.process("--project", project.cars, *words[verb], script=HELD, before=held)
+    until = time.monotonic() + 120
+    while not mark.exists() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    if times == 2:
+        time.sleep(0.5)
+        assert process.poll() is None, "the image was not waited for"
+        process.send_signal(signal.SIGINT)
+    code, (out, err) = process.wait(50), process.communicate()
+    assert (code, out) == (130, "")
+    at_once = " at once" * (times == 2)
+    said = [line for line in err.splitlines() if line]
+    assert said == [f"stopped{at_once}: what is finished is kept; the same command goes on from there"]
+    if verb == "predict":
+        store = open_store(project.store("bright-cut", "oof"))
+        assert len(store.ids) - len(store.missing()) == (2 if times == 2 else 3)  # the image that was at hand
+        assert [store.damage(image_id) for image_id in store.ids if image_id not in store.missing()].count(None) >= 2
+    project.did(*words[verb])
+    found = results(project, output)
+    for place in ("stores", "cache"):
+        shutil.rmtree(project.cars / place)
+    output.unlink(missing_ok=True)
+    for name in [*earlier, verb]:
+        project.did(*words[name])
+    assert results(project, output) == found
 
 
 def test_two_writers_are_kept_apart(slow):

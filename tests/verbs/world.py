@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -33,6 +33,7 @@ RESULTS: dict[str, Any] = {}
 SIZE = (48, 71)
 TRAIN = [f"{car}_{view:02d}" for car in ("0a1", "7f3") for view in (1, 2, 3, 4)]
 TEST = [f"{car}_{view:02d}" for car in ("b22", "c9d") for view in (1, 2, 3)]
+COMMAND = "from carvana_ens.cli import main; main()"
 ENTRIES = """[carvana_ens.models]
 bright-cut = numpy_models:BrightCut
 learned-cut = numpy_models:LearnedCut
@@ -255,9 +256,11 @@ class World:
     def store(self, member: str, split: str) -> Path:
         return self.cars / "stores" / member / f"{split}.zarr"
 
-    def process(self, *words: object, **more: object) -> subprocess.Popen:
-        """A command in a process of its own."""
-        command = [sys.executable, "-c", "from carvana_ens.cli import main; main()", *map(str, words)]
+    def process(
+        self, *words: object, script: str = COMMAND, before: Sequence[object] = (), **more: object
+    ) -> subprocess.Popen:
+        """A command in a process of its own. script: runs it, after taking ``before`` from the arguments."""
+        command = [sys.executable, "-c", script, *map(str, (*before, *words))]
         source = Path(carvana_ens.__file__).parents[1]
         path = filter(None, [str(self.site), str(source), os.environ.get("PYTHONPATH")])
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
