@@ -31,6 +31,9 @@ from carvana_ens.cli.completed import MEMBER
 @click.option(
     "--dtype", type=click.Choice(["uint8", "uint16"]), default="uint8", show_default=True, help="Of the codes."
 )
+@click.option(
+    "--batch", type=click.IntRange(1), help="Photos that a network is given at once.  [default: fitting the device]"
+)
 @click.option("--fresh", is_flag=True, help=fresh_help)
 @break_lock_option
 @worker_options
@@ -43,6 +46,7 @@ def command(
     images: Path | None,
     device: str,
     dtype: Literal["uint8", "uint16"],
+    batch: int | None,
     fresh: bool,
     break_lock: bool,
     workers: int | None,
@@ -57,7 +61,7 @@ def command(
 
     Workers are processes of this machine, one for each CUDA device in turn, or of many (extra [dist]); these need
     the same versions, and the project, photos and stores under the same paths. The maps do not depend on how many
-    there are. Photos that they cannot predict are listed, and the exit code is 3.
+    there are. Photos that cannot be predicted are listed, here and there, and the exit code is 3.
 
     Stores at an address (s3://bucket/cars, extra [s3]): keys, region and endpoint come from AWS_ACCESS_KEY_ID,
     AWS_SECRET_ACCESS_KEY, AWS_REGION and AWS_ENDPOINT_URL; AWS_ALLOW_HTTP=true for http.
@@ -81,6 +85,7 @@ def command(
         fresh=fresh,
         break_lock=break_lock,
         dtype=dtype,
+        batch=batch,
         workers=chosen_workers(workers, scheduler, worker_limit),
         say=say,
         track=track,

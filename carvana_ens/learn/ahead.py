@@ -38,6 +38,25 @@ def read_ahead(read: Callable[[K], V], units: Iterable[Sequence[K]]) -> Iterator
                 raise
 
 
+def called_apart(calls: Iterable[Callable[[], V]]) -> Iterator[V]:
+    """What each call gives, in order; it is made in a thread of its own while the next one is waited for.
+
+    What a call raises is raised here, when its turn comes, and what waiting for the next one raises after what the
+    calls before it give. No thread outlives the iterator.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        before: deque[Future[V]] = deque()
+        try:
+            for call in calls:
+                before.append(pool.submit(call))
+                if len(before) > 1:
+                    yield before.popleft().result()
+        except Exception:
+            yield from (future.result() for future in before)
+            raise
+        yield from (future.result() for future in before)
+
+
 def made_ahead(items: Iterable[V], count: int) -> Iterator[V]:
     """The items in order, the next ``count`` of them made in a thread of their own while one is worked on.
 

@@ -25,6 +25,8 @@ Maps = dict[str, ProbabilityMap]
 class ArrayMaps:
     """A predictor for models that answer with numpy arrays; their ``predict_all`` is given a few batches at once."""
 
+    apart = False
+
     def __init__(self, plan: Plan, batch: int | None, meter: Meter, say: Say) -> None:
         """batch: photos that ``predict`` is given; None: as many as the model says."""
         self._plan, self._meter, self._say = plan, meter, say

@@ -43,6 +43,8 @@ def predicts_on_device(model: Model) -> bool:
 class DeviceMaps:
     """A predictor for fold models that lie on one device."""
 
+    apart = True
+
     def __init__(self, plan: Plan, batch: int | None, meter: Meter, say: Say) -> None:
         """batch: photos (or tiles) that a network is given; None: as many as are good for the device."""
         self._plan, self._meter, self._say = plan, meter, say

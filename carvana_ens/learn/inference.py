@@ -1,7 +1,8 @@
 """Probability maps from any Model: resizing, test-time augmentation, tiles, sigmoid and the mean over fold models.
 
-A pipeline: photos are decoded and resized in threads of their own, the networks work in another, and whoever takes
-the maps writes them meanwhile. Memory does not grow with the number of photos. Nothing here imports torch.
+A pipeline: photos are decoded and resized in threads of their own, maps are finished in another than the networks
+work in, and whoever takes them may write them meanwhile. Memory does not grow with the number of photos. Nothing here
+imports torch.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Protocol, runtime_checkable
 from PIL.Image import Image as Picture
 
 from carvana_ens.errors import UsageError
-from carvana_ens.learn.ahead import made_ahead, read_ahead
+from carvana_ens.learn.ahead import called_apart, made_ahead, read_ahead
 from carvana_ens.learn.array_maps import ArrayMaps
 from carvana_ens.learn.resize import SQUASH, grid_of, input_rule, resize_picture, scaled_image
 from carvana_ens.learn.tiles import tiling_of
@@ -142,8 +143,10 @@ def _predicted(
 
     started = time.perf_counter()
     try:
-        for finish in made_ahead(launched(), 1):
-            for image_id, values in finish():
+        # a plugin's own code runs in the caller's thread, so that Ctrl-C ends what it waits for
+        finished = (finish() for finish in made_ahead(launched(), 1)) if predictor.apart else called_apart(launched())
+        for maps in finished:
+            for image_id, values in maps:
                 meter.photos += 1
                 yield image_id, values
     finally:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from carvana_ens.learn.inference import ImageReader
 from carvana_ens.model import Samples
-from carvana_ens.types import Image, Mask, Size
+from carvana_ens.types import Codes, Image, Mask, Size
 
 T = TypeVar("T", bound=np.generic)
 
@@ -28,10 +28,10 @@ class Box(NamedTuple):
         """What of an (H, W, ...) array lies in the box, C-contiguous."""
         return np.ascontiguousarray(array[self.top : self.bottom, self.left : self.right])
 
-    def pasted(self, values: NDArray[T], size: Size) -> NDArray[T]:
-        """The map (or codes) of a whole photo of this size from that of the box: 0 everywhere else."""
-        whole = np.zeros(size, values.dtype)
-        whole[self.top : self.bottom, self.left : self.right] = values
+    def pasted(self, codes: Codes, size: Size) -> Codes:
+        """The codes of a whole photo of this size from those of the box: 0 everywhere else."""
+        whole: Codes = np.zeros(size, codes.dtype)
+        whole[self.top : self.bottom, self.left : self.right] = codes
         return whole
 
 

@@ -81,7 +81,12 @@ Finished = list[tuple[str, NDArray[np.generic]]]
 
 
 class Predictor(Protocol):
-    """Makes maps of photos, in two steps so that the second overlaps with the first of other photos."""
+    """Makes maps of photos, in two steps so that the second overlaps with the first of other photos.
+
+    apart: whether ``launch`` may run in a thread of its own.
+    """
+
+    apart: bool
 
     @property
     def together(self) -> int:

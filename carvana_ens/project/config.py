@@ -54,7 +54,8 @@ class DataConfig:
     """Where the data lies (absolute paths, None where not given), and what must not be split across folds.
 
     group: a regular expression with one capture group on the image id; None for the default rule. categories: the
-    COCO categories that together are the object; empty for all. extra: more photos with masks, for training alone.
+    COCO categories that together are the object; empty for all. dialect: of masks in an RLE table, None for carvana.
+    extra: more photos with masks, for training alone.
     """
 
     images: Path | None = None
@@ -62,6 +63,7 @@ class DataConfig:
     test: Path | None = None
     group: str | None = None
     categories: tuple[str, ...] = ()
+    dialect: str | None = None
     extra: tuple[ExtraConfig, ...] = ()
 
 
@@ -123,6 +125,7 @@ class Project:
             if key in table:
                 paths[key] = Path(os.path.normpath(self.root / text_of(self.file, f"data.{key}", table[key])))
         group = table.get("group")
+        dialect = table.get("dialect")
         categories = table.get("categories", [])
         if not isinstance(categories, list):
             raise ProjectError(f"{self.file}: data.categories takes a list of texts, got {categories!r}")
@@ -130,6 +133,7 @@ class Project:
             **paths,
             group=None if group is None else text_of(self.file, "data.group", group),
             categories=tuple(text_of(self.file, "data.categories", name) for name in categories),
+            dialect=None if dialect is None else text_of(self.file, "data.dialect", dialect),
             extra=self._extra(table.get("extra", [])),
         )
 
@@ -293,6 +297,11 @@ class Project:
     def store_path(self, member: str, split: str) -> Where:
         """Where the maps of a member and split are kept."""
         return below(self.member_stores(member), f"{split}.zarr")
+
+    @property
+    def cache(self) -> Path:
+        """What can be made again."""
+        return self.root / "cache"
 
     def pseudo_folder(self, name: str) -> Path:
         """Where the pseudo-labels of that name are kept."""

@@ -55,7 +55,14 @@ class StoreHand:
         Raises:
             StoreError: the map does not fit the image, or has values outside [0, 1]; or what ``put`` raises.
         """
-        codes = self.codes(image_id, values)
+        return self.write_codes(image_id, self.codes(image_id, values))
+
+    def write_codes(self, image_id: str, codes: Codes) -> int:
+        """Writes one map given as codes, (h, w) of the store's dtype; gives the checksum for its done record.
+
+        Raises:
+            StoreError: the codes do not fit the image; or what ``put`` raises.
+        """
         self.check(image_id, codes)
         return self.put(image_id, codes)
 

@@ -227,6 +227,11 @@ class _Elsewhere(Project):
             return super().store_path(member, split)
         return self.folder / "stores" / member / f"{split}.zarr"
 
+    @property
+    def cache(self) -> Path:
+        """Nothing is kept of new photos."""
+        return self.folder / "cache"
+
 
 @dataclass(frozen=True)
 class _Asked:

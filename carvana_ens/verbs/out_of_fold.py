@@ -43,7 +43,7 @@ def truth_cache(workspace: Workspace, sizes: dict[str, Size], threads: int | Non
     """The project's cache of masks, with those of these photos at these sizes."""
     data, masks = workspace.project.data, workspace.masks
     assert data.masks is not None  # or the masks could not have been opened
-    source = source_hash(data.masks, data.categories, threads)
+    source = source_hash(data.masks, (*data.categories, *filter(None, [data.dialect])), threads)
     path = _masks(workspace.project)
     return cached_truth(path, masks, source, sizes, threads=threads, track=workspace.track)
 
@@ -66,7 +66,7 @@ def read_by(
 
 
 def _masks(project: Project) -> Path:
-    return project.root / "cache" / "masks"
+    return project.cache / "masks"
 
 
 def _store(project: Project, name: str) -> ProbabilityStore:

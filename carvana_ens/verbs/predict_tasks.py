@@ -21,8 +21,8 @@ from carvana_ens.data.images import ImageFolder
 from carvana_ens.engine.cluster import Cluster
 from carvana_ens.engine.tasks import Died, unordered
 from carvana_ens.engine.worker import alive, kept
-from carvana_ens.errors import CarvanaEnsError, DataError, PluginError, ProjectError, StoreError, TrainingError
-from carvana_ens.learn.units import UNIT, Meter, blocks_of
+from carvana_ens.errors import CarvanaEnsError, DataError, ProjectError, StoreError, TrainingError
+from carvana_ens.learn.units import Meter, blocks_of
 from carvana_ens.model import MemberConfig, Model
 from carvana_ens.project import Project
 from carvana_ens.registry import load_model
@@ -34,12 +34,12 @@ from carvana_ens.types import Say
 from carvana_ens.verbs.member_maps import How, MemberMaps
 from carvana_ens.verbs.plugin_calls import configured
 from carvana_ens.verbs.regions import regions_of
+from carvana_ens.verbs.survivors import made_or_failed, units_of_block
 
 TASK = 32
 """Photos a task, about: few enough that little is lost with a worker, enough to read ahead while a model works."""
 HOPELESS = 32
 """Photos that may fail before one succeeds: then the member is at fault, not the photos."""
-_PHOTO = (DataError, TrainingError, PluginError)
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,7 @@ def orders_of(job: Job, ids: Sequence[str], groups: Mapping[str, str], todo: fro
             yield _order(job, units, groups, todo)
             units = []
         if block is not None:
-            step = UNIT if model.context == "image" else len(block)
-            units += [tuple(block[start : start + step]) for start in range(0, len(block), step)]
+            units += units_of_block(model, block)
 
 
 def predict_on(
@@ -141,33 +140,15 @@ def predict_on(
 def predict_order(order: Order) -> Token:
     """On a worker: predicts the units and writes the chunks of the wanted maps."""
     opened = kept(order.job.key, partial(_Opened, order.job))
-    checksums: dict[str, int] = {}
-
-    def make(ids: Sequence[str]) -> None:
-        due = [image_id for image_id in ids if image_id in order.wanted and image_id not in checksums]
-        for image_id, codes in opened.maps.maps(due, order.groups, ids):
-            checksums[image_id] = opened.hand.write_codes(image_id, codes)
+    checksums: list[tuple[str, int]] = []
+    failed: list[tuple[str, str]] = []
+    for image_id, made in made_or_failed(opened.maps, order.units, order.groups, order.wanted, opened.by_group):
+        if isinstance(made, str):
+            failed.append((image_id, made))
+        else:
+            checksums.append((image_id, opened.hand.write_codes(image_id, made)))
             alive()
-
-    failed: dict[str, str] = {}
-    for ids in _tries(order, opened.by_group):
-        if any(image_id not in checksums for image_id in ids if image_id in order.wanted):
-            try:
-                make(ids)
-            except _PHOTO as error:
-                if len(ids) == 1 or opened.by_group:
-                    failed |= dict.fromkeys(order.wanted.intersection(ids), str(error))
-    left_out = tuple((image_id, reason) for image_id, reason in failed.items() if image_id not in checksums)
-    return Token(tuple(checksums.items()), left_out, *opened.told())
-
-
-def _tries(order: Order, by_group: bool) -> Iterator[tuple[str, ...]]:
-    """Photos to predict together: all, then what failed unit by unit, then photo by photo."""
-    yield tuple(itertools.chain(*order.units))
-    for unit in order.units:
-        yield unit
-        if not by_group:
-            yield from ((image_id,) for image_id in unit)
+    return Token(tuple(checksums), tuple(failed), *opened.told())
 
 
 class _Opened:

@@ -10,7 +10,7 @@ from carvana_ens.output.submission import check_suffix
 from carvana_ens.project import Project
 from carvana_ens.types import Say, Track, unsaid, untracked
 from carvana_ens.verbs.blend import Blended, blend
-from carvana_ens.verbs.predict import predict
+from carvana_ens.verbs.predict import check_complete, predict
 from carvana_ens.verbs.regions import rounds
 from carvana_ens.verbs.report import report as report_page
 from carvana_ens.verbs.train import Report, train, unreported
@@ -49,7 +49,7 @@ def run(
         say("train")
         train(project, members, device=device, say=say, report=report, watch=watch, track=track)
         say("predict")
-        predict(project, members, device=device, break_lock=break_lock, say=say, track=track)
+        check_complete(predict(project, members, device=device, break_lock=break_lock, say=say, track=track))
     say("tune")
     tune(project, say=say, track=track)
     say("blend")

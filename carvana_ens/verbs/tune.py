@@ -99,7 +99,7 @@ def tune(
     if left_out:
         say(f"{left_out} of {len(workspace.ids)} photos are not out-of-fold for every member and are left out")
     facts = {"objective": objective, "thresholds": [str(asked.low), str(asked.high)], "seed": seed}
-    kept = project.root / "cache"
+    kept = project.cache
     steps = [step.name for step in asked.steps]
     with recorded(project, "tune", members=names, **facts) as run, read_by(workers, project, maps, steps) as read:
         outcome = tune_maps(read, asked, costs, kept)

@@ -18,6 +18,7 @@ import shutil
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from torch import nn
 from carvana_ens import MemberConfig, Size, TorchModel, open_store
 from carvana_ens.data.images import ImageFolder
 from carvana_ens.data.sample import make_sample
+from carvana_ens.learn.ahead import called_apart
 from carvana_ens.learn.batches import BatchSizes
 from carvana_ens.learn.inference import predict_codes
 from carvana_ens.learn.resize import resize_image, resize_map
@@ -80,8 +82,8 @@ class Pipeline:
         groups = dict.fromkeys(self.ids, "g")
         with StoreWriter(path, self.ids, self.sizes, self.provenance) as writer:
             maps = predict_codes([self.model], self.photos, self.ids, groups, (), meter=self.meter)
-            for image_id, codes in maps:
-                writer.write_codes(image_id, codes)
+            for _ in called_apart(partial(writer.write_codes, *made) for made in maps):
+                pass
 
 
 def inputs_of(photos: ImageFolder, ids: Sequence[str], size: Size, model: TorchModel) -> list[torch.Tensor]:

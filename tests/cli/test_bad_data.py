@@ -8,6 +8,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from carvana_ens import open_store
+
 
 @pytest.fixture
 def day(project):
@@ -44,21 +46,46 @@ def text(path):
 def test_a_bad_photo_is_named(day, damage):
     damage(day.images / "7f3_03.jpg")
     damage(day.test / "c9d_01.jpg")
-    for words in (["train"], ["predict", "bright-cut", "--split", "oof"]):
-        done = day.do(*words)
-        assert "7f3_03" in done.error
-        assert "train_hq" in done.error
-        assert done.code == 1
-    assert "c9d_01" in day.do("predict", "bright-cut", "--split", "test").error
+    done = day.do("train")
+    assert "7f3_03" in done.error
+    assert "train_hq" in done.error
+    assert done.code == 1
+    for split, bad, folder in (("oof", "7f3_03", "train_hq"), ("test", "c9d_01", "test_hq")):
+        done = day.do("predict", "bright-cut", "--split", split)
+        if damage is cut_short:  # only decoding shows it: the other photos are predicted
+            assert done.err.startswith(f"failed: {bad} (bright-cut, {split}): ")
+            assert done.err.count("\n") == 1
+            assert done.code == 3
+            assert open_store(day.store("bright-cut", split)).missing() == [bad]
+        else:
+            assert bad in done.error
+            assert done.code == 1
+        assert folder in done.err
     assert day.do("run").code == 1
 
 
-def test_what_was_predicted_before_a_bad_photo_is_kept(day):
+def test_all_photos_without_a_header_are_named_at_once(day):
+    nothing(day.test / "c9d_01.jpg")
+    text(day.test / "b22_02.jpg")
+    done = day.do("predict", "bright-cut", "--split", "test")
+    assert "b22_02.jpg" in done.error
+    assert done.error.endswith("(and 1 more: 'c9d_01')")
+    assert not day.store("bright-cut", "test").exists()
+
+
+def test_a_bad_photo_stops_nothing_and_is_predicted_once_it_is_mended(day):
     good = (day.test / "c9d_03.jpg").read_bytes()
+    day.did("add-model", "bright-cut", "--name", "whole")
+    day.did("predict", "whole", "--split", "test")
     cut_short(day.test / "c9d_03.jpg")
-    assert "c9d_03" in day.do("predict", "bright-cut", "--split", "test").error
+    done = day.do("predict", "bright-cut", "--split", "test")
+    assert done.code == 3
+    assert "failed: c9d_03 (bright-cut, test): " in done.err
+    assert "5 maps predicted, 6 in all, 1 missing" in done.out
     (day.test / "c9d_03.jpg").write_bytes(good)
-    day.did("predict", "bright-cut", "--split", "test")
+    assert "1 maps predicted, 6 in all" in day.did("predict", "bright-cut", "--split", "test").out
+    stores = [open_store(day.store(member, "test")) for member in ("whole", "bright-cut")]
+    assert np.array_equal(stores[0].records, stores[1].records)
 
 
 @pytest.mark.parametrize("damage", [cut_short, nothing, text])

@@ -115,7 +115,7 @@ class FaultyOptions:
     how: Literal["nan", "infinity", "shape", "range", "few", "integers", "raise", "load", "exit"] = option(
         "nan", "fault"
     )
-    at: str = option("", "the image that it happens at")
+    at: str = option("", "the image that it happens at; all: each")
 
 
 class Faulty(Model):
@@ -129,9 +129,9 @@ class Faulty(Model):
 
     def predict(self, batch):
         maps = np.full(batch.images.shape[:3], 0.5, np.float32)
-        if self.options.at not in batch.ids:
+        if self.options.at not in (*batch.ids, "all"):
             return maps
-        place = batch.ids.index(self.options.at)
+        place = 0 if self.options.at == "all" else batch.ids.index(self.options.at)
         match self.options.how:
             case "nan":
                 maps[place, 3, 4] = np.nan

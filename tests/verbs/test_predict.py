@@ -271,11 +271,25 @@ def test_a_group_model_sees_all_views_even_if_one_map_is_missing(project, oracle
 def test_a_group_of_photos_of_several_sizes_needs_an_input_size(project, oracle):
     oracle.save_photo(project.test, "b22_04", (40, 90))
     project.did("add-model", "group-cut")
-    told = project.do("predict", "--split", "test").error
-    assert "b22" in told
-    assert "size" in told
+    done = project.do("predict", "--split", "test")
+    assert done.code == 3
+    told = [line for line in done.err.splitlines() if line.startswith("failed: ")]
+    assert [line.split()[1] for line in told] == [i for i in oracle.TEST if i.startswith("b22")] + ["b22_04"]
+    assert all("group b22: " in line and "give the member an input size" in line for line in told)
+    assert "3 maps predicted" in done.out
     project.did("add-model", "group-cut", "--name", "sized", "--size", "24x36")
     project.did("predict", "sized", "--split", "test")
+
+
+@pytest.mark.parametrize("photos", [6, 12])
+def test_a_member_that_predicts_no_photo_is_at_fault(project, oracle, photos):
+    for number in range(photos - 6):
+        oracle.save_photo(project.test, f"d11_{number:02d}", (48, 71))
+    project.did("add-model", "faulty", "--set", "how=shape", "--set", "at=all", "--size", "24x36")
+    done = project.do("predict", "--split", "test")
+    assert done.code == 1
+    assert "faulty: the model wrote a map of shape (23, 36)" in done.error
+    assert open_store(project.store("faulty", "test")).missing() == sorted(path.stem for path in project.test.iterdir())
 
 
 def test_imported_members_are_passed_over(cut):
@@ -347,12 +361,13 @@ def test_what_cannot_be_meant(cut, monkeypatch, words, told):
 def test_what_a_model_answers_is_checked(project, how, told):
     project.did("add-model", "faulty", "--set", f"how={how}", "--set", "at=b22_02")
     done = project.do("predict", "--split", "test")
-    assert told in done.error
-    assert "faulty" in done.error
-    assert done.code == 1
-    if how in ("nan", "infinity", "range", "shape", "integers"):
-        assert "b22_02" in done.error
-        store = open_store(project.store("faulty", "test"))
-        assert "b22_02" in store.missing()
+    assert told in done.err
+    assert "faulty" in done.err
+    if how == "load":
+        assert done.code == 1
+    else:
+        assert done.code == 3
+        assert done.err.startswith("failed: b22_02 (faulty, test): ")
+        assert open_store(project.store("faulty", "test")).missing() == ["b22_02"]
     assert project.do("blend", "-o", project.root / "out.csv").code == 1
     assert not (project.root / "out.csv").exists()
