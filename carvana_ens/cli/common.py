@@ -84,9 +84,10 @@ fold_rule_option = click.option(
 by_view_option = click.option(
     "--by-view", metavar="VIEW", help="Mask area of this view decides, such as 05.  [default: all views]"
 )
+DIALECTS = ("carvana", "column-major", "relative", "coco-uncompressed", "coco-compressed")
 dialect_option = click.option(
     "--dialect",
-    type=click.Choice(["carvana", "column-major", "relative", "coco-uncompressed", "coco-compressed"]),
+    type=click.Choice(DIALECTS),
     default="carvana",
     show_default=True,
     help="Of the submission's run lengths.",

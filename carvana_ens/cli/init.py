@@ -7,19 +7,26 @@ from typing import Literal
 
 import click
 
-from carvana_ens.cli.common import ANY_PATH, FOLDER, by_view_option, fold_rule_option, say
+from carvana_ens.cli.common import ANY_PATH, DIALECTS, FOLDER, by_view_option, fold_rule_option, say
 
 
 @click.command(short_help="Make a project.")
 @click.argument("folder", type=FOLDER)
 @click.option("--images", type=FOLDER, help="Training photos, <id>.jpg or .png.")
-@click.option("--masks", type=ANY_PATH, help="Their masks: a folder, an RLE CSV (img,rle_mask), or COCO JSON.")
+@click.option(
+    "--masks", type=ANY_PATH, help="Their masks: a folder, an RLE CSV (img,rle_mask or others), or COCO JSON."
+)
 @click.option("--test", type=FOLDER, help="Photos to predict.")
 @click.option(
     "--group", help="What no fold may split: capture group of a regex on the id.  [default: id up to the last _]"
 )
 @click.option(
     "--category", "categories", multiple=True, help="COCO category of the object; may be given more than once."
+)
+@click.option(
+    "--dialect",
+    type=click.Choice(DIALECTS),
+    help="Of the run lengths, where the masks are an RLE CSV.  [default: carvana]",
 )
 @click.option("--folds", type=click.IntRange(1), help="Number of folds.  [default: 5, or the number of groups if less]")
 @click.option("--holdout", type=float, help="In place of --folds: share of the groups to hold out, for example 0.2.")
@@ -53,6 +60,7 @@ def command(
     test: Path | None,
     group: str | None,
     categories: tuple[str, ...],
+    dialect: str | None,
     folds: int | None,
     holdout: float | None,
     fold_rule: Literal["rank", "histogram"],
@@ -83,7 +91,7 @@ def command(
     extra = tuple(
         ExtraConfig(*paths, share) for paths, share in zip(extras, shares or [None] * len(extras), strict=True)
     )
-    data = DataConfig(images=images, masks=masks, test=test, group=group, categories=categories, extra=extra)
+    data = DataConfig(images, masks, test, group, categories, extra, dialect)
     done = init(folder, data, FoldsConfig(folds, holdout, seed, fold_rule, by_view), stores, say=say)
     for line in done.lines:
         click.echo(line)

@@ -24,28 +24,32 @@ _SUFFIX = "_mask"  # Carvana names the mask of a_01.jpg a_01_mask.gif
 _GREY_SHARE = 0.02
 
 
-def open_masks(path: Path, categories: Sequence[str] = ()) -> MaskSource:
+def open_masks(path: Path, categories: Sequence[str] = (), dialect: str | None = None) -> MaskSource:
     """The masks at a path.
 
     Args:
         path: a folder of pictures (``<id>`` or ``<id>_mask`` and an extension), an RLE table (``img,rle_mask``;
             ``.csv``, ``.csv.gz``, ``.zip``), or a COCO file (``.json``).
         categories: COCO only: the names of the categories that are the object; none: all but the background.
+        dialect: RLE tables only, see ``core.rle_dialects``; None: carvana.
 
     Raises:
-        UsageError: categories for another form than COCO or unknown to the file, or a path of none of these forms.
+        UsageError: categories or a dialect for another form or unknown, or a path of none of these forms.
         DataError: nothing there, or what is there cannot be used.
     """
     if not path.exists():
         raise DataError(f"there are no masks at {path}: name a folder, an RLE table (.csv) or a COCO file (.json)")
+    table = not path.is_dir() and path.name.lower().endswith(TABLES)
+    if dialect is not None and not table:
+        raise UsageError(f"dialect {dialect} is for RLE tables, but {path} is none: leave it out")
     if path.suffix.lower() == ".json" and path.is_file():
         return CocoMasks(path, categories)
     if categories:
         raise UsageError(f"categories ({', '.join(categories)}) are for COCO files, but {path} is none: leave them out")
     if path.is_dir():
         return MaskFolder(path)
-    if path.name.lower().endswith(TABLES):
-        return RLETable(path)
+    if table:
+        return RLETable(path) if dialect is None else RLETable(path, dialect)
     raise UsageError(f"{path} is no folder and ends in none of {', '.join((*TABLES, '.json'))}: masks come as these")
 
 

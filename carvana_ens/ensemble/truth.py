@@ -101,7 +101,8 @@ class TruthCache:
 
 
 def source_hash(source: Path, categories: Sequence[str] = (), threads: int | None = None) -> str:
-    """sha256 (hex) of a file of masks, or of the names and contents of all files in a folder; and of the categories.
+    """sha256 (hex) of a file of masks, or of the names and contents of all files in a folder; and of
+    ``categories``, what else decides the masks.
 
     Raises:
         DataError: there is nothing that can be read.

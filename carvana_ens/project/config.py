@@ -63,8 +63,8 @@ class DataConfig:
     test: Path | None = None
     group: str | None = None
     categories: tuple[str, ...] = ()
-    dialect: str | None = None
     extra: tuple[ExtraConfig, ...] = ()
+    dialect: str | None = None
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,8 @@ def create_project(root: Path, data: DataConfig, folds: FoldsConfig, stores: str
         )
     if data.categories:
         table["categories"] = list(data.categories)
+    if data.dialect is not None:
+        table["dialect"] = data.dialect
     if data.extra:
         table["extra"] = tomlkit.aot()
     for extra in data.extra:

@@ -10,7 +10,7 @@ from carvana_ens.core.rle_dialects import CARVANA, Dialect, find_dialect
 from carvana_ens.data.ids import groups
 from carvana_ens.data.images import ImageFolder
 from carvana_ens.data.masks import MaskSource, open_masks
-from carvana_ens.data.rle_csv import read_rle_csv
+from carvana_ens.data.rle_csv import SUFFIXES, read_rle_csv
 from carvana_ens.ensemble.evaluation import Evaluation, evaluate_masks
 from carvana_ens.errors import DataError, RLEError, UsageError
 from carvana_ens.project import Project
@@ -35,7 +35,7 @@ def evaluate(
 
     masks: a folder, an RLE CSV or a COCO file. The size of each image is the mask's own; an RLE CSV has none, so that
     ``images`` (the photos) or ``size`` (of all) must be given. partial: score the images that both have; otherwise
-    both must have the same. dialect: of the submission, see ``core.rle_dialects``.
+    both must have the same. dialect: of the submission, and of masks that are an RLE table, see ``core.rle_dialects``.
 
     Raises:
         DataError: a row that is not valid RLE of its image's size, or images that only one side has.
@@ -43,7 +43,8 @@ def evaluate(
     """
     written = find_dialect(dialect)
     rows = read_rle_csv(submission)
-    source = open_masks(masks, categories)
+    table = masks.is_file() and masks.name.lower().endswith(SUFFIXES)
+    source = open_masks(masks, categories, dialect if table else None)
     photos = ImageFolder(images) if images is not None else None
     ids = _common(submission, rows, masks, source.ids, partial)
 

@@ -72,6 +72,8 @@ def init(root: Path, data: DataConfig, folds: FoldsConfig, stores: str | None = 
         raise UsageError("--extra needs --images and --masks: the photos that it is mixed with")
     if data.categories and data.masks is None:
         raise UsageError("--category needs --masks: the COCO file that has the categories")
+    if data.dialect is not None and data.masks is None:
+        raise UsageError("--dialect needs --masks: the RLE table that it is of")
     if stores is not None:
         place_of(stores)  # an address that means nothing, or an extra that is not installed
         lines.append(f"stores at {stores}")
@@ -80,7 +82,7 @@ def init(root: Path, data: DataConfig, folds: FoldsConfig, stores: str | None = 
         images = ImageFolder(data.images, say=say)
         lines.append(f"{len(images.ids)} training photos in {len(set(groups(images.ids, data.group).values()))} groups")
         if data.masks is not None:
-            masks = open_masks(data.masks, data.categories)
+            masks = open_masks(data.masks, data.categories, data.dialect)
             unmasked = sorted(set(images.ids) ^ set(masks.ids))
             if unmasked:
                 raise DataError(

@@ -45,7 +45,8 @@ class Workspace:
     @cached_property
     def masks(self) -> MaskSource:
         """The masks of the training photos."""
-        return open_masks(self._folder("masks"), self.project.data.categories)
+        data = self.project.data
+        return open_masks(self._folder("masks"), data.categories, data.dialect)
 
     @cached_property
     def test(self) -> ImageFolder:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as theirs
 
+from carvana_ens.core import rle_dialects
 from carvana_ens.output import submission
 
 DIALECTS = ("carvana", "column-major", "relative", "coco-uncompressed", "coco-compressed")
@@ -111,6 +112,34 @@ def test_a_sample_submission_says_header_and_names(two, oracle):
     two.did("diff", out, two.root / "plain.csv", "--size", f"{oracle.SIZE[0]}x{oracle.SIZE[1]}")
     told = two.do("blend", "-o", out, "--header", "a,b")
     assert (told.code, told.error.partition(":")[0]) == (2, "header 'a,b' is unknown")
+
+
+@pytest.mark.parametrize("dialect", ["column-major", "relative"])
+def test_masks_in_a_table_of_another_dialect(two, oracle, dialect):
+    header = {"column-major": "id,rle_mask", "relative": "ImageId,EncodedPixels"}[dialect]
+    table, words = two.root / "masks.csv", ("--images", two.images)
+    encode = rle_dialects.find_dialect(dialect).encode
+    table.write_text("\n".join([header, *(f"{i},{encode(oracle.ellipse(i))}" for i in oracle.TRAIN), ""]))
+    two.did("blend", "--split", "oof", "-o", two.root / "plain.csv")
+    two.did("blend", "--split", "oof", "-o", two.root / "oof.csv", "--dialect", dialect)
+    expected = json.loads(two.did("evaluate", two.root / "plain.csv", "--json").out)
+    named = ("--dialect", dialect, "--masks", table, *words, "--json")
+    assert json.loads(two.did("evaluate", two.root / "oof.csv", *named).out) == expected
+
+    other = two.root / "other"
+    assert two.run("init", other, *words, "--masks", table, "--dialect", dialect).code == 0
+    found = two.run("--project", other, "evaluate", two.root / "plain.csv", "--json")
+    assert json.loads(found.out) == expected
+    file = other / "ensemble.toml"
+    file.write_text(file.read_text().replace(f'dialect = "{dialect}"', 'dialect = "carvana"'))
+    again = two.run("--project", other, "evaluate", two.root / "plain.csv", "--json")
+    assert again.code == 1 or json.loads(again.out) != expected  # the decoded masks were not those of another dialect
+
+
+def test_a_dialect_is_for_tables(two):
+    told = two.run("init", two.root / "other", "--images", two.images, "--masks", two.masks, "--dialect", "relative")
+    assert (told.code, "is for RLE tables" in told.error) == (2, True)
+    assert "--masks" in two.run("init", two.root / "other", "--images", two.images, "--dialect", "relative").error
 
 
 def test_check_needs_a_submission(two):
