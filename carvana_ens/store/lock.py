@@ -29,15 +29,17 @@ class WriterLock:
         self._folder = folder
         self._token = token
         self._note = note_beside(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(folder.with_name(f"{folder.name}.lock"), timeout=0)
 
     def __enter__(self) -> WriterLock:
         try:
+            self._folder.parent.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
         except Timeout:
             holder = holder_named(self._note.read_bytes() if self._note.is_file() else None)
             raise StoreError(f"{self._folder} is being written by {holder}: wait for it or stop it") from None
+        except OSError as error:
+            raise StoreError(f"{self._folder} cannot be written: {error.strerror or error}") from error
         write_json(self._note, holder_note(self._token))
         return self
 

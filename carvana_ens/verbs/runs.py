@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import re
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from carvana_ens import __version__
+from carvana_ens.errors import CarvanaEnsError
 from carvana_ens.files import write_json
 from carvana_ens.project import Project
 
@@ -25,7 +27,8 @@ _NAME = re.compile(r"\d{8}T\d{12}-")
 def recorded(project: Project, verb: str, **facts: Any) -> Iterator[dict[str, Any]]:
     """Writes ``runs/<time>-<process>-<verb>.json`` when the block ends without an error, which may add to the record.
 
-    The time in the name is that of its end; names sort in the order of the runs, whatever the clock was set to.
+    The time in the name is that of its end; names sort in the order of the runs, whatever the clock was set to. A
+    project that may only be read gets no record: what was asked for is done.
     """
     started = datetime.now(UTC)
     clock = time.perf_counter()
@@ -39,7 +42,11 @@ def recorded(project: Project, verb: str, **facts: Any) -> Iterator[dict[str, An
         "carvana_ens": __version__,
     }
     folder = project.root / "runs"
-    write_json(folder / f"{_next(folder)}-{os.getpid()}-{verb}.json", record)
+    try:
+        write_json(folder / f"{_next(folder)}-{os.getpid()}-{verb}.json", record)
+    except CarvanaEnsError as error:
+        if getattr(error.__cause__, "errno", None) not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
 
 
 def _next(folder: Path) -> str:
