@@ -16,6 +16,8 @@ from carvana_ens.errors import StoreError
 from carvana_ens.files import write_json
 from carvana_ens.types import Json
 
+_ENDED = "ended"
+
 
 class WriterLock:
     """Held while a folder is written; ``<folder>.writer.json`` beside it says by whom.
@@ -79,15 +81,16 @@ def holder_state(note: bytes) -> Literal["running", "ended", "unknown"]:
     except (ValueError, KeyError, TypeError, AttributeError, OSError, OverflowError):
         return "unknown"
     now = _begun(pid)
-    return "ended" if begun and now and begun != now else "running"
+    another = begun and now and begun != now
+    return "ended" if another or now == _ENDED else "running"
 
 
 def _begun(pid: int) -> str:
-    """When a process began, in ticks since which boot (proc(5)); "ended" of one that was killed and not waited for."""
+    """When a process began, in ticks since which boot (proc(5)); of one that ended and was not waited for _ENDED."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         state, *fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-        return "ended" if state in "ZX" else f"{boot} {fields[18]}"
+        return _ENDED if state in "ZX" else f"{boot} {fields[18]}"
     except (OSError, ValueError, IndexError):
         return ""
 

@@ -126,7 +126,8 @@ def _cleaned(project: Project, configs: Sequence[MemberConfig], results: Sequenc
     for result in found.values():
         removed, freed = remove_leftovers(result.path)
         cleaned.append(replace(result, removed=removed, freed=freed))
-    others = [folder for folder in project.root.iterdir() if folder.is_dir() and folder.name != "stores"]
+    stores = Path(project.stores)
+    others = [folder for folder in project.root.iterdir() if folder.is_dir() and not stores.is_relative_to(folder)]
     hidden = chain(project.root.glob(_LEFT), *(folder.rglob(_LEFT) for folder in others))
     left = {path: path.stat().st_size for path in left_behind(hidden)}
     for path in left:

@@ -38,6 +38,26 @@ def refused(folder: Path, text: str) -> str:
     return message.removeprefix(str(folder / FILE)).removeprefix(": ")
 
 
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("", "{root}/stores/m/test.zarr"),
+        ('stores = "maps"', "{root}/maps/m/test.zarr"),
+        ('stores = "../shelf/./cars/"', "{parent}/shelf/cars/m/test.zarr"),
+        ('stores = "/abs"', "/abs/m/test.zarr"),
+    ],
+)
+def test_stores_lie_in_a_folder_relative_to_the_file(tmp_path: Path, key: str, expected: str) -> None:
+    project = Project(write(tmp_path, f"schema = 1\n{key}\n"))
+    assert project.store_path("m", "test") == Path(expected.format(root=tmp_path, parent=tmp_path.parent))
+
+
+@pytest.mark.parametrize("address", ["s3://bucket", "s3://bucket/", "s3://bucket/a/b-1.c", "gs://b/c", "az://b/c/"])
+def test_stores_lie_at_an_address(tmp_path: Path, address: str) -> None:
+    project = Project(write(tmp_path, f'schema = 1\nstores = "{address}"\n'))
+    assert project.store_path("m", "test") == f"{address.rstrip('/')}/m/test.zarr"
+
+
 def test_all_that_can_be_said(tmp_path: Path) -> None:
     text = """schema = 1
 [data]
@@ -138,6 +158,17 @@ BAD = {
     "schema as text": ('schema = "1"\n', "schema is '1'"),
     "unknown key": ("schema = 1\nmember = 1\n", "key member is unknown: did you mean 'members'?"),
     "unknown key, nothing near": ("schema = 1\nxyz = 1\n", "key xyz is unknown: it may hold: schema, stores, data,"),
+    "stores": ("schema = 1\nstores = 3\n", "stores takes a text, got 3"),
+    "stores, empty": ("schema = 1\nstores = ''\n", "stores takes a text, got ''"),
+    "stores of no bucket": ("schema = 1\nstores = 's3://'\n", "stores takes a folder or an address such as"),
+    "stores at a web page": ("schema = 1\nstores = 'http://h:9000/b'\n", "stores takes a folder or an address such as"),
+    "stores with a question": ("schema = 1\nstores = 's3://b/c?d=1'\n", "stores takes a folder or an address such as"),
+    "stores with a gap": ("schema = 1\nstores = 's3://b/my cars'\n", "stores takes a folder or an address such as"),
+    "stores with nothing between": (
+        "schema = 1\nstores = 's3://b//c'\n",
+        "stores takes a folder or an address such as",
+    ),
+    "stores above": ("schema = 1\nstores = 's3://b/../c'\n", "stores takes a folder or an address such as"),
     "data": ("schema = 1\ndata = 3\n", "data takes a table, got 3"),
     "data key": ("schema = 1\n[data]\nimage = 'x'\n", "key data.image is unknown: did you mean 'images'?"),
     "data.images": ("schema = 1\n[data]\nimages = 3\n", "data.images takes a text, got 3"),

@@ -317,3 +317,15 @@ def test_no_comment_is_ever_lost(
     added = add_member(dropped, MemberConfig("new", "m"))
     assert (folder / FILE).read_bytes().decode() == after + '\n[members.new]\nmodel = "m"\n'
     assert list(added.members)[-1] == "new"
+
+
+def test_where_stores_lie_is_written(tmp_path: Path) -> None:
+    shelf = tmp_path / "shelf" / "cars"
+    assert create_project(tmp_path / "cars", DataConfig(), FoldsConfig(), str(shelf)).stores == shelf
+    assert tomllib.loads((tmp_path / "cars" / FILE).read_text())["stores"] == "../shelf/cars"
+    assert (
+        create_project(tmp_path / "far", DataConfig(), FoldsConfig(), "s3://bucket/cars/").stores == "s3://bucket/cars"
+    )
+    with pytest.raises(ProjectError, match="stores takes a folder or an address such as"):
+        create_project(tmp_path / "web", DataConfig(), FoldsConfig(), "http://bucket/cars")
+    assert not (tmp_path / "web").exists()

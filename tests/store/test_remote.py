@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import obstore
@@ -16,7 +17,12 @@ from zarr.codecs import GzipCodec
 
 from carvana_ens.ensemble.blending import blend
 from carvana_ens.errors import StoreError, UsageError
+from carvana_ens.store import bucket as bucket_module
+from carvana_ens.store.lock import holder_note, holder_state
 from carvana_ens.store.packing import pack_store
+from carvana_ens.store.place import place_of
+from carvana_ens.store.remove import remove_store
+from carvana_ens.store.repair import remove_leftovers
 from carvana_ens.store.schema import Provenance, attributes
 from carvana_ens.store.store import open_store
 from carvana_ens.store.writer import StoreWriter
@@ -209,3 +215,109 @@ def test_a_packed_chunk_that_is_lost_or_cut_at_an_address_is_named(bucket, tmp_p
     obstore.delete(address, "prob/c.0.0.0")
     with pytest.raises(StoreError, match="the chunk of a_01 is gone"):
         open_store(url).read("a_01")
+
+
+def filled(url):
+    """A store with all its maps."""
+    with StoreWriter(url, IDS, SIZES, HERE) as writer:
+        for image_id in IDS:
+            writer.write_codes(image_id, codes()[image_id])
+    return url
+
+
+def keys(url):
+    return [entry["path"] for batch in obstore.list(obstore.store.from_url(url)) for entry in batch]
+
+
+def test_a_store_is_removed_and_a_stop_leaves_none_that_can_be_opened(bucket, monkeypatch):
+    url, other = filled(f"{bucket}/m/test.zarr"), filled(f"{bucket}/m/test.zarr2.zarr")
+    place = place_of(url)
+    assert place.size() == sum(len(place.get(key)) for key in keys(url)) > 0
+    assert place_of(f"{bucket}/m").stores() == [url, other]
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(obstore, "delete", stop)
+        with pytest.raises(KeyboardInterrupt):
+            place.remove()
+    assert not place.exists()
+    assert place_of(f"{bucket}/m").stores() == [other]
+    assert place_of(f"{bucket}/m").begun() == [url]
+    with pytest.raises(StoreError, match="no probability store"):
+        open_store(url)
+    remove_store(url)  # nothing is there to be removed
+    assert remove_leftovers(url)[0] == 1
+    assert (keys(url), place_of(f"{bucket}/m").begun()) == ([], [])
+    remove_store(other)
+    assert keys(f"{bucket}/m") == []
+
+
+def test_whoever_lost_its_lock_writes_no_records_and_keeps_the_other_ones_lock(bucket):
+    url = f"{bucket}/m.zarr"
+    with StoreWriter(url, IDS, SIZES, HERE) as first:
+        first.write_codes("a_01", codes()["a_01"])
+        obstore.delete(obstore.store.from_url(bucket), "m.zarr.lock")
+        second = StoreWriter(url, IDS, SIZES, HERE).__enter__()
+        with pytest.raises(StoreError, match="is not locked by this process any more"):
+            first.write_codes("a_02", codes()["a_02"])
+    with pytest.raises(StoreError, match="is being written by"):  # still the second's
+        place_of(url).lock().__enter__()
+    second.write_codes("007", codes()["007"])
+    second.__exit__(None, None, None)
+    assert open_store(url).missing() == ["a_02"]
+
+
+def test_a_lock_whose_answer_was_lost_is_held(bucket, monkeypatch):
+    put, lost = obstore.put, [True]
+
+    def losing(*words, **more):
+        done = put(*words, **more)
+        if more.get("mode") == "create" and lost.pop():
+            raise obstore.exceptions.GenericError("connection closed")
+        return done
+
+    monkeypatch.setattr(obstore, "put", losing)
+    with place_of(f"{bucket}/m.zarr").lock("mine"):
+        assert (lost, place_of(f"{bucket}/m.zarr").writer()) == ([], "mine")
+    assert place_of(f"{bucket}/m.zarr").writer() is None
+
+
+def test_a_lock_that_could_not_be_removed_stops_others_and_not_its_own_process(bucket, monkeypatch):
+    url = f"{bucket}/m.zarr"
+
+    def gone(*_):
+        raise obstore.exceptions.GenericError("no server")
+
+    def fail():
+        with monkeypatch.context() as patch, place_of(url).lock():
+            patch.setattr(obstore, "delete", gone)
+            patch.setattr(bucket_module, "TRIES", 1)
+            raise StoreError("disk on fire")
+
+    with pytest.raises(StoreError, match=r"^disk on fire; its lock is left there, which --break-lock takes$"):
+        fail()
+    other = "import sys\nfrom carvana_ens.store.place import place_of\nplace_of(sys.argv[1]).lock().__enter__()"
+    done = subprocess.run([sys.executable, "-c", other, url], capture_output=True, text=True, check=False)
+    assert f"is being written by process {os.getpid()} on" in done.stderr.splitlines()[-1]
+    filled(url)
+    assert place_of(url).break_lock() is None
+
+
+def note(**said):
+    return json.dumps(holder_note("") | said).encode()
+
+
+def test_what_is_known_of_who_holds_a_lock():
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    while holder_state(note(pid=ended.pid, begun="")) == "running":
+        time.sleep(0.01)
+    assert holder_state(note(pid=ended.pid)) == "ended"  # though nobody has waited for it
+    ended.wait()
+    assert holder_state(note()) == "running"
+    assert holder_state(note(begun="")) == "running"  # by a system that does not say
+    assert holder_state(note(begun="another boot 12")) == "ended"  # the number is another process's now
+    assert holder_state(note(host="elsewhere")) == "unknown"
+    for other in (b"", b"{}", b"[]", b"7", note(pid="x"), note(pid=2**70), note(pid=None)):
+        assert holder_state(other) == "unknown"
