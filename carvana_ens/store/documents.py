@@ -18,6 +18,7 @@ from carvana_ens.types import Json
 
 GROUP = "zarr.json"
 PROB = "prob/zarr.json"
+DONE_DOCUMENT = "done/zarr.json"
 PHOTOS = "photos/zarr.json"
 """Only where it is known which photos the maps were made of."""
 _LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}
@@ -38,7 +39,7 @@ def documents(shape: tuple[int, int, int], dtype: DType) -> dict[str, bytes]:
     prob = _array(shape, dtype, (1, *shape[1:]), [little, _zstd(1), _CRC32C])
     return {
         PROB: _text(_named(prob)),
-        "done/zarr.json": records_document(count),
+        DONE_DOCUMENT: records_document(count),
         "ids/zarr.json": _text(_array((count,), "string", (count,), [texts, *table], fill="")),
         "sizes/zarr.json": _text(_array((count, 2), "uint32", (count, 2), [_LITTLE, *table])),
     }

@@ -14,10 +14,10 @@ import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 
 from carvana_ens.errors import StoreError
-from carvana_ens.store.documents import GROUP, documents, group_document
+from carvana_ens.store.documents import DONE_DOCUMENT, GROUP, documents, group_document, records_document
 from carvana_ens.store.hand import StoreHand, array_of, writable
 from carvana_ens.store.place import UNFINISHED, Place, Where, is_address, is_made, place_of
-from carvana_ens.store.prints import UNKNOWN, Print, Prints
+from carvana_ens.store.prints import UNKNOWN, Print, Prints, put_records
 from carvana_ens.store.schema import DONE, DONE_CHUNK, DType, Provenance, attributes
 from carvana_ens.store.store import ProbabilityStore
 from carvana_ens.types import Codes, ProbabilityMap, Size
@@ -94,9 +94,11 @@ class StoreWriter:
             raise StoreError(f"{self.path} was made with another {', '.join(changed)}: {_anew(self.path)}")
         if changed:
             self._place.put(GROUP, group_document(attributes(self._ids, self._dtype, self._provenance)))
-        group = zarr.open_group(self._place.zarr(read_only=False), mode="r+", zarr_format=3)
         self._hand = StoreHand(store)
-        self._done: Any = array_of(group, "done")
+        self._done: Any = None
+        if store.document(DONE_DOCUMENT) != records_document(len(self._ids)):  # laid out by another program
+            group = zarr.open_group(self._place.zarr(read_only=False), mode="r+", zarr_format=3)
+            self._done = array_of(group, "done")
         self._records = store.records.copy()
         self._index = store.index
         self._prints = Prints(self._place, len(self._ids))
@@ -187,8 +189,11 @@ class StoreWriter:
             for number, record in records.items():
                 self._records[number] = record
             for first in sorted({number // DONE_CHUNK * DONE_CHUNK for number in records}):
-                last = min(first + DONE_CHUNK, len(self._ids))
-                self._done[first:last] = self._records[first:last]
+                if self._done is None:
+                    put_records(self._place, "done", self._records, first)
+                else:
+                    last = min(first + DONE_CHUNK, len(self._ids))
+                    self._done[first:last] = self._records[first:last]
 
 
 def _anew(path: Where) -> str:

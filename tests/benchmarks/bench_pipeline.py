@@ -41,6 +41,7 @@ from carvana_ens.store.remove import remove_store
 from carvana_ens.store.schema import Provenance
 from carvana_ens.store.writer import StoreWriter
 from carvana_ens.verbs.bench.machine import machine
+from carvana_ens.verbs.photo_changes import PhotoPrints
 
 WINNERS = "3.5 to 7"
 """Photos a second and GPU that Carvana's first place says of its networks (four to eight hours for 100,064)."""
@@ -80,7 +81,10 @@ class Pipeline:
         remove_store(path)
         self.meter = Meter()
         groups = dict.fromkeys(self.ids, "g")
+        prints = PhotoPrints(self.photos, self.folder / "no cache")
+        prints.begin(self.ids)
         with StoreWriter(path, self.ids, self.sizes, self.provenance) as writer:
+            writer.photo = prints.of_map
             maps = predict_codes([self.model], self.photos, self.ids, groups, (), meter=self.meter)
             for _ in called_apart(partial(writer.write_codes, *made) for made in maps):
                 pass
