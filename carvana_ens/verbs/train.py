@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from carvana_ens.data.folds import FoldTable
+from carvana_ens.engine.memory import keep_freed_memory
 from carvana_ens.errors import PluginError, StaleError, TrainingError, UsageError
 from carvana_ens.files import digest, sha256_file, write_json
 from carvana_ens.learn.history import WatchedTask
@@ -72,6 +73,7 @@ def train(
         UsageError: unknown member, or a fold that its table does not have.
         StaleError: a fold was finished with other settings.
     """
+    keep_freed_memory()
     team = team_here()
     team.meet(device)
     job = _Job(Workspace(project, say, track), team, device, fresh, report, watch)

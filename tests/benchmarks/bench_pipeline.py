@@ -31,6 +31,7 @@ from torch import nn
 from carvana_ens import MemberConfig, Size, TorchModel, open_store
 from carvana_ens.data.images import ImageFolder
 from carvana_ens.data.sample import make_sample
+from carvana_ens.engine.memory import keep_freed_memory
 from carvana_ens.learn.ahead import called_apart
 from carvana_ens.learn.batches import BatchSizes
 from carvana_ens.learn.inference import predict_codes
@@ -216,6 +217,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     given = parser.parse_args()
     here = machine()
+    keep_freed_memory()  # as predict does; the bare parts have it, too
     print(f"{here.processor}, {here.processors} processors; torch {here.versions['torch']}")
     if given.photos is None:
         make_sample(given.folder / "sample", cars=2)
