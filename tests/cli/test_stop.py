@@ -118,29 +118,6 @@ def test_predict(slow, number):
     assert open_store(store).fingerprint() == resumed
 
 
-HELD = """
-import importlib, sys, time
-place, mark, seconds = sys.argv.pop(1), sys.argv.pop(1), float(sys.argv.pop(1))
-module, _, names = place.partition(":")
-owner = importlib.import_module(module)
-*path, name = names.split(".")
-for step in path:
-    owner = getattr(owner, step)
-real, calls = getattr(owner, name), []
-
-def held(*args, **more):
-    calls.append(None)
-    if len(calls) == 3:
-        open(mark, "x").close()
-        time.sleep(seconds)
-    return real(*args, **more)
-
-setattr(owner, name, held)
-from carvana_ens.cli import main
-main()
-"""
-"""The command line, where the third call of a function, in a thread, takes long."""
-
 LONG = {
     "predict": ("carvana_ens.store.hand:StoreHand.put", ["predict", "--split", "oof"]),
     "pack": ("carvana_ens.store.packing:encode", ["pack", "--threads", "2"]),
@@ -172,8 +149,7 @@ def test_the_first_stop_lets_an_image_end_and_the_second_does_not(project, verb,
     for name in earlier:
         project.did(*words[name])
     mark = project.root / "mark"
-    held = (LONG[verb][0], mark, 60 if times == 2 else 1.5)
-    process = project.process("--project", project.cars, *words[verb], script=HELD, before=held)
+    process = project.held(LONG[verb][0], mark, 60 if times == 2 else 1.5, *words[verb])
     until = time.monotonic() + 120
     while not mark.exists() and process.poll() is None and time.monotonic() < until:
         time.sleep(0.005)

@@ -34,6 +34,30 @@ SIZE = (48, 71)
 TRAIN = [f"{car}_{view:02d}" for car in ("0a1", "7f3") for view in (1, 2, 3, 4)]
 TEST = [f"{car}_{view:02d}" for car in ("b22", "c9d") for view in (1, 2, 3)]
 COMMAND = "from carvana_ens.cli import main; main()"
+HELD = """
+import importlib, os, sys, time
+place, mark, seconds = sys.argv.pop(1), sys.argv.pop(1), float(sys.argv.pop(1))
+module, _, names = place.partition(":")
+owner = importlib.import_module(module)
+*path, name = names.split(".")
+for step in path:
+    owner = getattr(owner, step)
+real, calls = getattr(owner, name), []
+
+def held(*args, **more):
+    calls.append(None)
+    if len(calls) == 3:
+        open(mark, "x").close()
+        end = time.monotonic() + seconds
+        while os.path.exists(mark) and time.monotonic() < end:
+            time.sleep(0.01)
+    return real(*args, **more)
+
+setattr(owner, name, held)
+from carvana_ens.cli import main
+main()
+"""
+"""The command line, where the third call of a function makes a file, and takes long, or until it is removed."""
 ENTRIES = """[carvana_ens.models]
 bright-cut = numpy_models:BrightCut
 learned-cut = numpy_models:LearnedCut
@@ -267,6 +291,10 @@ class World:
         pipe = subprocess.PIPE
         more.setdefault("preexec_fn", heeding_interrupts)
         return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment, **more)
+
+    def held(self, place: str, mark: Path, seconds: float, *words: object) -> subprocess.Popen:
+        """A command in a process, of which the third call of ``module:name`` takes so long; see HELD."""
+        return self.process("--project", self.cars, *words, script=HELD, before=(place, mark, seconds))
 
 
 @pytest.fixture(scope="session")
