@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 @click.command(short_help="Score a submission against masks.")
 @click.argument("submission", type=FILE)
 @click.option(
-    "--masks", type=ANY_PATH, help="The truth: a folder, an RLE CSV, or COCO JSON.  [default: of the project]"
+    "--masks",
+    type=ANY_PATH,
+    help="The truth: a folder, an RLE CSV of --dialect, or COCO JSON.  [default: of the project]",
 )
 @click.option("--category", "categories", multiple=True, help="COCO category of the object.")
 @click.option("--images", type=FOLDER, help="The photos, if the masks do not say how large they are.")

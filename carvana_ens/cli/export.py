@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from carvana_ens.cli.common import ANY_PATH, open_project, threads_option, track
+from carvana_ens.cli.common import ANY_PATH, json_option, open_project, show_json, threads_option, track
 from carvana_ens.cli.completed import MEMBER
 
 
@@ -21,8 +21,11 @@ from carvana_ens.cli.completed import MEMBER
 )
 @click.option("-o", "--output", type=ANY_PATH, required=True, help="Folder or file to make.")
 @threads_option
+@json_option
 @click.pass_context
-def command(ctx: click.Context, member: str, split: str, to: str, output: Path, threads: int | None) -> None:
+def command(
+    ctx: click.Context, member: str, split: str, to: str, output: Path, threads: int | None, as_json: bool
+) -> None:
     """Write the maps of MEMBER, packed or not, as others read them; import reads each of these back.
 
     \b
@@ -42,4 +45,7 @@ def command(ctx: click.Context, member: str, split: str, to: str, output: Path, 
     from carvana_ens.verbs.export import export
 
     done = export(open_project(ctx), member, output, split=split, to=to, threads=threads, track=track)
-    click.echo(f"{done.path}: {done.new} maps written, {done.images} in all")
+    if as_json:
+        show_json({**vars(done), "path": str(done.path)})
+    else:
+        click.echo(f"{done.path}: {done.new} maps written, {done.images} in all")

@@ -9,12 +9,15 @@ import click
 
 from carvana_ens.cli.common import (
     ANY_PATH,
+    DIALECTS,
     FILE,
     SIZE,
     break_lock_option,
     fresh_help,
+    json_option,
     open_project,
     say,
+    show_json,
     threads_option,
     track,
 )
@@ -38,12 +41,16 @@ if TYPE_CHECKING:
 @click.option(
     "--dtype", type=click.Choice(["uint8", "uint16"]), help="Codes that probabilities become.  [default: uint8]"
 )
-@click.option("--dialect", help="Of a submission's run lengths; see blend --help.  [default: carvana]")
+@click.option("--dialect", type=click.Choice(DIALECTS), help="Of a submission's run lengths.  [default: carvana]")
 @click.option("--size", type=SIZE, metavar="HxW", help="Size of all images of a submission, if there are no photos.")
 @click.option("--out-of-fold", is_flag=True, help="You say that no map was made by a model that saw its image's group.")
 @click.option("--fresh", is_flag=True, help=fresh_help)
 @break_lock_option
 @threads_option
+@click.option(
+    "--dry-run", is_flag=True, help="Check ids and sizes, say how many maps are to be read, and write nothing."
+)
+@json_option
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -61,6 +68,8 @@ def command(
     fresh: bool,
     break_lock: bool,
     threads: int | None,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Make a member of probability maps that were made elsewhere. A stopped import goes on where it was.
 
@@ -79,6 +88,7 @@ def command(
     Example:
       carvana-ens import linknet --from linknet_test_png --split test
       carvana-ens import nnunet --from nnUNet_predictions --split test --dtype uint16
+      carvana-ens import votes --from theirs.csv.gz --split test --dry-run
     """
     from carvana_ens.engine import default_threads
     from carvana_ens.verbs.import_maps import import_maps
@@ -96,7 +106,11 @@ def command(
         fresh=fresh,
         break_lock=break_lock,
         threads=threads or default_threads(),
+        dry_run=dry_run,
         say=say,
         track=track,
     )
-    click.echo(f"{done.path}: {done.new} maps imported, {done.images} in all")
+    if as_json:
+        show_json({**vars(done), "path": str(done.path)})
+    else:
+        click.echo(f"{done.path}: {done.new} maps {'to import' if dry_run else 'imported'}, {done.images} in all")

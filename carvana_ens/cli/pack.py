@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from carvana_ens.cli.common import open_project, threads_option, track
+from carvana_ens.cli.common import json_option, open_project, show_json, threads_option, track
 from carvana_ens.cli.completed import MEMBER
 
 
@@ -13,9 +13,15 @@ from carvana_ens.cli.completed import MEMBER
 @click.option("--split", "splits", multiple=True, help="Only this split; may be given several times.")
 @threads_option
 @click.option("--dry-run", is_flag=True, help="Only say what would be packed.")
+@json_option
 @click.pass_context
 def command(
-    ctx: click.Context, members: tuple[str, ...], splits: tuple[str, ...], threads: int | None, dry_run: bool
+    ctx: click.Context,
+    members: tuple[str, ...],
+    splits: tuple[str, ...],
+    threads: int | None,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Pack the finished stores of MEMBERS (default: all) in place: the same maps, in another order.
 
@@ -30,7 +36,11 @@ def command(
     """
     from carvana_ens.verbs.pack import pack
 
-    for store in pack(open_project(ctx), members, splits, threads=threads, dry_run=dry_run, track=track):
+    stores = pack(open_project(ctx), members, splits, threads=threads, dry_run=dry_run, track=track)
+    if as_json:
+        show_json([{**vars(store), "path": str(store.path)} for store in stores])
+        return
+    for store in stores:
         if store.ready:
             done = f"packed already, {store.before:,} bytes"
         elif dry_run:

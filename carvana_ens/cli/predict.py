@@ -14,8 +14,10 @@ from carvana_ens.cli.common import (
     chosen_workers,
     device_option,
     fresh_help,
+    json_option,
     open_project,
     say,
+    show_json,
     track,
     worker_options,
 )
@@ -37,6 +39,7 @@ from carvana_ens.cli.completed import MEMBER
 @click.option("--fresh", is_flag=True, help=fresh_help)
 @break_lock_option
 @worker_options
+@json_option
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -52,6 +55,7 @@ def command(
     workers: int | None,
     scheduler: str | None,
     worker_limit: float | None,
+    as_json: bool,
 ) -> int:
     """Write the probability maps of MEMBERS (default: all) to MEMBER/SPLIT.zarr in the folder stores, or
     where ensemble.toml has them.
@@ -90,9 +94,12 @@ def command(
         say=say,
         track=track,
     )
+    if as_json:
+        show_json([{**vars(done), "path": str(done.path), "meter": vars(done.meter)} for done in results])
     for done in results:
         rest = f", {done.missing} missing" if done.missing else ""
-        click.echo(f"{done.path}: {done.new} maps predicted, {done.images} in all{rest}")
+        if not as_json:
+            click.echo(f"{done.path}: {done.new} maps predicted, {done.images} in all{rest}")
         for image_id, reason in sorted(done.failed.items()):
             say(f"failed: {image_id} ({done.member}, {done.split}): {' '.join(reason.split())}")
     return FAILED_INPUTS if any(done.failed for done in results) else 0

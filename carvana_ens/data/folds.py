@@ -244,12 +244,15 @@ def read_folds(path: Path) -> FoldTable:
 
 
 def _hold_out(ranked: list[str], holdout: float | None, seed: int) -> dict[str, int]:
+    if len(ranked) < 2:
+        raise UsageError(
+            "all photos are of one group, so none can be held out: add photos of others, or say with data.group in "
+            "ensemble.toml what a group is"
+        )
     if holdout is None:
-        raise UsageError("one fold needs a hold-out: give its share of the groups, for example 0.2")
+        raise UsageError("one fold needs a hold-out: give its share of the groups, --holdout 0.2 or holdout = 0.2")
     if not 0 < holdout < 1:
         raise UsageError(f"a hold-out of {holdout} is no share of the groups: give a number between 0 and 1")
-    if len(ranked) < 2:
-        raise UsageError("one group cannot be split into a part to train on and one to hold out: add photos")
     count = min(max(round(holdout * len(ranked)), 1), len(ranked) - 1)
     assignment = dict.fromkeys(ranked, NEVER)
     for index in range(count):

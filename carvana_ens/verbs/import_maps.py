@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from carvana_ens.errors import DataError, StoreError, UsageError
 from carvana_ens.model import MemberConfig
 from carvana_ens.project import IMPORTED, Project, add_member
 from carvana_ens.store.hand import StoreHand, quantise
-from carvana_ens.store.place import Where
+from carvana_ens.store.place import Where, place_of
 from carvana_ens.store.remove import remove_store, take_lock
 from carvana_ens.store.schema import DType, Provenance
 from carvana_ens.store.store import open_store
@@ -31,7 +32,7 @@ _RECORDED = 1.0
 
 @dataclass(frozen=True)
 class Imported:
-    """path: the store. images: maps in it. new: maps that were read just now."""
+    """path: the store. images: maps in it. new: maps that were read just now, or with ``dry_run`` would be."""
 
     member: str
     split: str
@@ -53,6 +54,7 @@ def import_maps(
     fresh: bool = False,
     break_lock: bool = False,
     threads: int = 1,
+    dry_run: bool = False,
     say: Say = unsaid,
     track: Track = untracked,
 ) -> Imported:
@@ -67,6 +69,7 @@ def import_maps(
 
     options: how to read the maps. dtype: of the store, where the maps are no codes; None: uint8. size: of every image
     of a submission, where the photos are not known. break_lock: takes the lock that a killed writer left on the store.
+    dry_run: checks ids, sizes and options, and writes nothing.
 
     Raises:
         UsageError: the name belongs to a member that is not imported, the split is unknown, or an option that cannot be
@@ -87,6 +90,10 @@ def import_maps(
     sizes = _sizes(maps, photos, size, source)
     kind = maps.kind
     chosen = _dtype(kind, dtype, source)
+    if dry_run:
+        path = project.store_path(name, split)
+        there = 0 if fresh or not place_of(path).exists() else int(np.count_nonzero(open_store(path).records))
+        return Imported(name, split, path, len(maps.ids), len(maps.ids) - there)
     if name not in project.members:
         # refuses a bad name before anything is written
         project = add_member(project, MemberConfig(name=name, model=IMPORTED))
@@ -179,8 +186,10 @@ def _sizes(maps: MapSource, photos: ImageFolder | None, size: Size | None, sourc
         ):
             lost = sorted(set(ids) - set(others))
             if lost:
+                near = difflib.get_close_matches(lost[0], set(others) - set(ids), 1)
+                hint = f": {near[0]} is on the other side, and ids must be equal" if near else ""
                 raise DataError(
-                    f"{source} {what} {', '.join(lost[:3])} ({len(lost)} in all, photos in {photos.folder})"
+                    f"{source} {what} {', '.join(lost[:3])} ({len(lost)} in all, photos in {photos.folder}){hint}"
                 )
     for image_id in maps.ids:
         own = maps.size(image_id)

@@ -116,7 +116,7 @@ def test_folds_that_cannot_be_made_are_refused(folds: int, holdout: float | None
 
 
 def test_groups_that_cannot_be_split_are_refused() -> None:
-    with pytest.raises(UsageError, match="one group cannot be split"):
+    with pytest.raises(UsageError, match="all photos are of one group"):
         make_folds("t", {"a": 1.0}, 1, 0.5)
     with pytest.raises(DataError, match="no groups"):
         make_folds("t", {}, 2)
