@@ -5,7 +5,7 @@
 
 Two ratios. **CPU time outside the forward pass**: all CPU time of the pipeline with a network that does nothing, beside
 the bare sum of decoding the JPEG, resizing photo and map, encoding the map and writing it, one after the other with
-Pillow and zstd. **Wall time**: the pipeline beside the network's bare forward passes on batches that lie ready on the
+Pillow and zstd; networks have one thread then, because a second one's waiting counts as work. **Wall time**: the pipeline beside the network's bare forward passes on batches that lie ready on the
 device. Rounds of all take turns, and the medians are compared. Random parameters; photos are drawn where none are
 given. FOLDER is for what is written. Needs carvana-ens[models].
 """
@@ -164,6 +164,8 @@ def beside(name: str, seconds: float, count: int) -> str:
 
 def outside(folder: Path, photos: ImageFolder, ids: Sequence[str], size: Size, rounds: int) -> None:
     """Prints the processor time outside the forward pass."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     idle = Idle(MemberConfig(name="idle", model="idle", size=size))
     idle.load(None, "cpu")
     pipeline = Pipeline(folder, photos, ids, idle)
@@ -177,6 +179,7 @@ def outside(folder: Path, photos: ImageFolder, ids: Sequence[str], size: Size, r
     print(beside("pipeline", whole, len(ids)))
     print(beside("of it normalising, in the forward pass", forward, len(ids)))
     print(beside("bare decoding, resizing there and back, encoding, writing", parts, len(ids)))
+    torch.set_num_threads(threads)
     ratios = (whole - forward) / parts, whole / parts
     print(f"\noutside the forward pass beside bare: {ratios[0]:.2f} (with normalising {ratios[1]:.2f})")
 
