@@ -42,8 +42,8 @@ class ArrayMaps:
             except MemoryError:
                 if self._most == 1 or self._plan.models[0].context == "group":
                     raise
-            self._most //= 2
-            self._say(lowered(self._plan.models[0], 2 * self._most, self._most))
+            before, self._most = self._most, self._most // 2
+            self._say(lowered(self._plan.models[0], before, self._most))
 
     def _launched(self, photos: Sequence[Photo]) -> Callable[[], Finished]:
         plan = self._plan

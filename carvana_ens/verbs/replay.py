@@ -35,7 +35,7 @@ from carvana_ens.store.schema import Provenance, ids_digest
 from carvana_ens.store.store import ProbabilityStore, open_store
 from carvana_ens.types import Say, Track, unsaid, untracked
 from carvana_ens.verbs.blend import post_processed
-from carvana_ens.verbs.predict import predict
+from carvana_ens.verbs.predict import check_complete, predict
 from carvana_ens.verbs.regions import first_pass, rounds
 from carvana_ens.verbs.runs import recorded
 from carvana_ens.verbs.train import DONE, read_done
@@ -136,8 +136,10 @@ def _predict(
     # only where the order matters: it takes every member of the project, also those whose plugin is not here
     names = [name for names in rounds(project) for name in names if name in missing] if looking else missing
     for name in names:
-        dtype = lock.members[name].dtype
-        predict(project, [name], split=lock.split, images=images, device=device, dtype=dtype, say=say, track=track)
+        dtype, split = lock.members[name].dtype, lock.split
+        check_complete(
+            predict(project, [name], split=split, images=images, device=device, dtype=dtype, say=say, track=track)
+        )
 
 
 def _reasons(project: Project, lock: Lock, combined: Blend | PostProcessed, found: Found) -> list[str]:

@@ -5,9 +5,10 @@
 
 Two ratios. **CPU time outside the forward pass**: all CPU time of the pipeline with a network that does nothing, beside
 the bare sum of decoding the JPEG, resizing photo and map, encoding the map and writing it, one after the other with
-Pillow and zstd; networks have one thread then, because a second one's waiting counts as work. **Wall time**: the pipeline beside the network's bare forward passes on batches that lie ready on the
-device. Rounds of all take turns, and the medians are compared. Random parameters; photos are drawn where none are
-given. FOLDER is for what is written. Needs carvana-ens[models].
+Pillow and zstd; networks have one thread then, because a second one's waiting would count as work. **Wall time**: the
+pipeline beside the network's bare forward passes on batches that lie ready on the device. Rounds of all take turns, and
+the medians are compared. Random parameters; photos are drawn where none are given. FOLDER is for what is written. Needs
+carvana-ens[models].
 """
 
 from __future__ import annotations

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
+from carvana_ens.data.images import ImageFolder
 from carvana_ens.errors import DataError, PluginError, TrainingError, UsageError
 from carvana_ens.learn.array_maps import sigmoid
-from carvana_ens.learn.inference import predict_maps
+from carvana_ens.learn.inference import predict_codes, predict_maps
 from carvana_ens.learn.recipe import TorchOptions
 from carvana_ens.learn.units import UNIT
 from carvana_ens.learn.views import views_of
@@ -319,6 +320,39 @@ def test_maps_of_a_plugin_that_reuses_its_buffer_are_kept_apart():
     folder = Folder(dict.fromkeys("abcd", (6, 5)))
     plain = dict(run(Spy(), folder))
     assert all(np.array_equal(values, plain[name]) for name, values in run(Reuses(), folder))
+
+
+def test_batches_are_halved_when_a_model_has_not_enough_memory():
+    class Small(Spy):
+        def predict(self, batch):
+            if len(batch.ids) > 2:
+                raise MemoryError
+            return super().predict(batch)
+
+    folder = Folder(dict.fromkeys("abcdefg", (6, 5)))
+    groups, lines = dict.fromkeys(folder.images, "g"), []
+    model = Small(batch_size=6)
+    got = dict(predict_codes([model], folder, list(folder.images), groups, ("hflip",), say=lines.append))
+    assert lines == [
+        "spy: not enough memory for 6 photos at once, so 3 from now on",
+        "spy: not enough memory for 3 photos at once, so 1 from now on",
+    ]
+    plain = dict(predict_codes([Spy()], folder, list(folder.images), groups, ("hflip",)))
+    assert all(np.array_equal(got[name], plain[name]) for name in plain)
+    with pytest.raises(MemoryError):  # a group is not parted
+        dict(predict_codes([Small(context="group")], folder, list(folder.images), groups, ()))
+
+
+@pytest.mark.parametrize("tta", [(), ("x0.5", "hflip")])
+@pytest.mark.parametrize("size", [Size(16, 24), Size(31, 45), None])
+def test_photos_of_a_folder_are_resized_as_arrays_are(tmp_path, size, tta):
+    made = Folder({"a_1": (31, 45), "a_2": (40, 20)})
+    for name, image in made.images.items():
+        Pillow.fromarray(image).save(tmp_path / f"{name}.png")
+    read = ImageFolder(tmp_path)
+    from_files = dict(predict_maps([Spy(size)], read, list(made.images), {"a_1": "a", "a_2": "a"}, tta))
+    for name, values in run(Spy(size), made, tta):
+        assert np.array_equal(from_files[name], values)
 
 
 def test_sigmoid_is_exact_enough_and_never_overflows():
