@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -266,9 +267,13 @@ def test_a_stop_leaves_nothing(make, tmp_path, monkeypatch):
         _thread.interrupt_main()
 
     stopper = threading.Thread(target=interrupt)
-    stopper.start()
-    with pytest.raises(KeyboardInterrupt):
-        predict(model)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes ignore it
+    try:
+        stopper.start()
+        with pytest.raises(KeyboardInterrupt):
+            predict(model)
+    finally:
+        signal.signal(signal.SIGINT, before)
     stopper.join()
     check_nothing_is_left(told)
 
