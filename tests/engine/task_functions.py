@@ -57,6 +57,15 @@ def refusing(number):
     return number
 
 
+def refusing_two(number):
+    """The later one at once, the earlier one after a while."""
+    if number == 1:
+        time.sleep(0.5)
+    if number in (1, 3):
+        raise DataError(f"{number} is refused")
+    return number
+
+
 def stuttering(where):
     """Fails as file systems do until it has been called ``times`` times. where: (folder, times)."""
     folder, times = where

@@ -75,6 +75,10 @@ def test_no_further_ahead_than_it_has_to_be(two, functions):
 def test_errors_of_ours_are_raised_and_others_tried_again(two, functions, tmp_path):
     with pytest.raises(DataError, match=r"^three is refused$"):
         list(unordered(two, functions.refusing, range(5), whole))
+    results = ordered(two, functions.refusing_two, range(5))
+    assert next(results) == 0
+    with pytest.raises(DataError, match=r"^1 is refused$"):  # as one process would have it
+        next(results)
     for times in (tasks.RETRIES, tasks.RETRIES + 1):
         folder = tmp_path / str(times)
         folder.mkdir()
