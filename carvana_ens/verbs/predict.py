@@ -27,7 +27,7 @@ from carvana_ens.verbs.member_maps import How, MemberMaps
 from carvana_ens.verbs.parts import Part, ever_out_of_fold, every_fold_parts, out_of_fold_parts, provenance_of
 from carvana_ens.verbs.photo_changes import PhotoPrints, current_maps
 from carvana_ens.verbs.plugin_calls import configured
-from carvana_ens.verbs.predict_tasks import Order, job_of, orders_of, predict_on
+from carvana_ens.verbs.predict_tasks import Order, job_of, orders_of, predict_on, task_size
 from carvana_ens.verbs.regions import regions_of
 from carvana_ens.verbs.runs import recorded
 from carvana_ens.verbs.survivors import Made, all_made_or_failed
@@ -204,7 +204,8 @@ def _predict_split(
         if cluster is None:
             made = _written(_maps(workspace, config, split, photos, parts, todo, unloaded, how, meter), writer)
         else:
-            orders = _orders(workspace, config, split, photos, parts, todo, how, writer)
+            task = task_size(len(todo), cluster.count())
+            orders = _orders(workspace, config, split, photos, parts, todo, how, writer, task)
             made = predict_on(cluster, orders, writer, meter, workspace.say)
         failed: dict[str, str] = {}
         for image_id, reason in workspace.track(made, len(asked), f"{config.name} {split}"):
@@ -281,9 +282,10 @@ def _orders(
     todo: set[str],
     how: How,
     writer: StoreWriter,
+    task: int,
 ) -> Iterator[Order]:
     for part in parts:
         if not todo.isdisjoint(part.ids):
             regions_of(workspace.project, config, split, part.ids)  # refused here, before work goes out
             job = job_of(workspace.project, config, split, photos, part.checkpoints.values(), how, writer)
-            yield from orders_of(job, part.ids, workspace.groups_of(part.ids), frozenset(todo))
+            yield from orders_of(job, part.ids, workspace.groups_of(part.ids), frozenset(todo), task)

@@ -37,7 +37,11 @@ from carvana_ens.verbs.regions import regions_of
 from carvana_ens.verbs.survivors import made_or_failed, units_of_block
 
 TASK = 32
-"""Photos a task, about: few enough that little is lost with a worker, enough to read ahead while a model works."""
+"""Photos a task, about, at least: enough to read ahead while a model works."""
+MOST = 128
+"""At most: few enough that little is lost with a worker. Between two tasks its network waits."""
+EACH = 8
+"""Tasks for each worker, if there are enough photos."""
 HOPELESS = 32
 """Photos that may fail before one succeeds: then the member is at fault, not the photos."""
 
@@ -94,13 +98,20 @@ def job_of(
     return Job(uuid.uuid4().hex, project.root.absolute(), config, split, folder, files, how, store, writer.token)
 
 
-def orders_of(job: Job, ids: Sequence[str], groups: Mapping[str, str], todo: frozenset[str]) -> Iterator[Order]:
-    """The tasks of a part. ids: all its photos, in order. todo: photos whose maps are missing."""
+def task_size(photos: int, workers: int) -> int:
+    """Photos a task, about, for so many in all. No map depends on it."""
+    return min(MOST, max(TASK, photos // (EACH * max(1, workers))))
+
+
+def orders_of(
+    job: Job, ids: Sequence[str], groups: Mapping[str, str], todo: frozenset[str], task: int = TASK
+) -> Iterator[Order]:
+    """The tasks of a part. ids: all its photos, in order. todo: photos whose maps are missing. task: see task_size."""
     model = _unloaded(job)
     wanted = (block for block in blocks_of(model, ids, groups) if not todo.isdisjoint(block))
     units: list[tuple[str, ...]] = []
     for block in itertools.chain(wanted, [None]):
-        if units and (block is None or sum(map(len, units)) + len(block) > TASK):
+        if units and (block is None or sum(map(len, units)) + len(block) > task):
             yield _order(job, units, groups, todo)
             units = []
         if block is not None:

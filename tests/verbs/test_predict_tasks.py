@@ -19,7 +19,7 @@ from carvana_ens.store.schema import Provenance
 from carvana_ens.store.writer import StoreWriter
 from carvana_ens.verbs import predict_tasks
 from carvana_ens.verbs.member_maps import How
-from carvana_ens.verbs.predict_tasks import HOPELESS, TASK, job_of, orders_of, predict_on, predict_order
+from carvana_ens.verbs.predict_tasks import HOPELESS, TASK, job_of, orders_of, predict_on, predict_order, task_size
 
 
 @pytest.fixture
@@ -61,6 +61,20 @@ def test_units_are_those_of_all_photos_whatever_is_missing(sent):
     group, _, _ = sent("views", "group-cut")
     views = [unit for order in orders_of(group, ids, cars(ids), frozenset(ids[40:41])) for unit in order.units]
     assert views == [tuple(ids[32:48])]
+
+
+@pytest.mark.parametrize(
+    ("photos", "workers", "task"), [(10, 3, 32), (1000, 3, 41), (1000, 0, 125), (100_064, 16, 128)]
+)
+def test_tasks_are_larger_where_there_is_much_to_do_and_units_stay_the_same(sent, photos, workers, task):
+    assert task_size(photos, workers) == task
+    job, _, _ = sent("cut", "bright-cut")
+    ids = [f"c_{number:03d}" for number in range(300)]
+    orders = list(orders_of(job, ids, cars(ids), frozenset(ids), task))
+    assert task - TASK < max(sum(map(len, order.units)) for order in orders) <= task
+    assert [unit for order in orders for unit in order.units] == [
+        tuple(ids[start : start + 8]) for block in range(0, 300, 32) for start in range(block, min(block + 32, 300), 8)
+    ]
 
 
 def test_a_token_has_the_checksums_of_what_was_written(sent):
