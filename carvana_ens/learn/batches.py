@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from carvana_ens.errors import CarvanaEnsError
 from carvana_ens.learn.torch_model import TorchModel
 from carvana_ens.learn.units import BLOCK
 from carvana_ens.types import Size
@@ -54,6 +55,9 @@ class BatchSizes:
         _, memory = torch.cuda.mem_get_info(self._device)
         network = torch.cuda.memory_allocated(self._device)
         torch.cuda.reset_peak_memory_stats(self._device)
-        self._models[0].answer(torch.zeros((1, *PROBE, 3), dtype=torch.uint8, device=self._device))
+        try:
+            self._models[0].answer(torch.zeros((1, *PROBE, 3), dtype=torch.uint8, device=self._device))
+        except (CarvanaEnsError, RuntimeError):  # a network of other grids: batches are lowered if they are too large
+            return GPU_PIXELS
         each = (torch.cuda.max_memory_allocated(self._device) - network) / (PROBE.height * PROBE.width)
         return min(GPU_PIXELS, int((SHARE * memory - network) / max(each, 1)))

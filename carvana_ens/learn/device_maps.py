@@ -269,6 +269,8 @@ def _resized(values: Tensor, size: Size) -> Tensor:
     shape = Size(*values.shape[1:])
     if shape == size:
         return values
+    if values.device.type == "mps":  # not every torch shrinks there
+        return _resized(values.cpu(), size).to(values.device)
     shrinks = size.height < shape.height or size.width < shape.width
     return functional.interpolate(values[:, None], tuple(size), mode="bilinear", antialias=shrinks)[:, 0]
 
