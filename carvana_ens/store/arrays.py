@@ -1,7 +1,7 @@
 """The arrays of a store: opened, and those beside the maps read.
 
-In a folder, what is as we write it is taken straight from its files; whatever is not, or is damaged, and everything at
-an address goes zarr's way, which says what is wrong. That way costs milliseconds a store, in which its threads wait for
+What is as we write it is taken straight from what lies there, arrays in a folder only; whatever is not, or is damaged,
+goes zarr's way, which says what is wrong. That way costs milliseconds a store, in which its threads wait for
 each other, and a blend opens dozens. A test holds the two equal.
 """
 
@@ -58,15 +58,13 @@ def open_arrays(place: Place) -> tuple[Mapping[str, Any], Mapping[str, Any], byt
 
 def _described(place: Place, about: bytes, contents: Mapping[str, bytes]) -> tuple[Any, dict[str, Any]]:
     """What zarr would open, from the bytes that describe it."""
-    if not isinstance(place, Folder):
-        raise _NotOursError
     group = json.loads(about)
     documents = {name: json.loads(content) for name, content in contents.items()}
     kinds = {(document["zarr_format"], document["node_type"]) for document in documents.values()}
     attributes = group["attributes"]
     if group != {"zarr_format": 3, "node_type": "group", "attributes": attributes} or not kinds <= {(3, "array")}:
         raise _NotOursError  # what else stands there may describe the arrays anew
-    where = LocalStore(Path(str(place)), read_only=True)
+    where = LocalStore(Path(str(place)), read_only=True) if isinstance(place, Folder) else place.zarr(read_only=True)
     arrays = {name: zarr.AsyncArray(document, StorePath(where, name)) for name, document in documents.items()}
     return attributes, {name: zarr.Array(array) for name, array in arrays.items()}
 

@@ -8,10 +8,11 @@ ended.
 from __future__ import annotations
 
 import json
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -29,27 +30,45 @@ RETRY: dict[str, Any] = {
 """How often obstore sends a request again."""
 TRIES, PATIENCE = 8, 20.0
 """How often, and for how many seconds, we ask again where obstore does not: answers cut in the middle, among others."""
+_HINTS = {
+    "builder error": "an endpoint of http takes AWS_ALLOW_HTTP=true",
+    "169.254.169.254": "no keys were found, set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+}
+"""What to do, by words of obstore's errors that do not say it; the number is where machines of AWS ask for keys."""
 _left: set[bytes] = set()
 """Notes of locks that this process has given up and could not remove."""
 
 
-def tries() -> Iterator[int]:
-    """Counts the times to ask before the last."""
-    until = time.monotonic() + PATIENCE
-    for number in range(1, TRIES):
-        if time.monotonic() > until:
-            return
-        yield number
+class Patience:
+    """Whether to ask once more after an error."""
+
+    def __init__(self) -> None:
+        self._asked, self._until = 0, time.monotonic() + PATIENCE
+
+    def ends(self) -> bool:
+        """To be asked after each error."""
+        self._asked += 1
+        return self._asked >= TRIES or time.monotonic() > self._until
 
 
 def again(ask: Callable[[], T]) -> T:
     """What a function gives that asks obstore."""
     from obstore.exceptions import GenericError
 
-    for _ in tries():
-        with suppress(GenericError):
+    patience = Patience()
+    while True:
+        try:
             return ask()
-    return ask()
+        except GenericError:
+            if patience.ends():
+                raise
+
+
+def told(error: BaseException) -> str:
+    """What obstore raised, in one line: with the server's own word for it (of S3: its Code), and what to do."""
+    line = first_line(error).partition(": <?xml")[0]
+    code = re.search(r"<Code>(\w+)</Code>", str(error))
+    return ", ".join([line, *([code[1]] if code else []), *(hint for words, hint in _HINTS.items() if words in line)])
 
 
 class Bucket:
@@ -127,7 +146,7 @@ class Bucket:
         except StoreError:
             raise
         except Exception as error:
-            raise StoreError(f"{self} cannot be made: {first_line(error)}") from error
+            raise StoreError(f"{self} cannot be made: {told(error)}") from error
 
     def remove(self) -> None:
         """Said to be unfinished first."""
@@ -191,7 +210,7 @@ class Bucket:
                     f"{self} is being written by {holder_named(found)}: wait for it, or if it was killed give "
                     f"--break-lock, which deletes the object {self._url}.lock"
                 )
-        raise StoreError(f"{self} cannot be written: {first_line(reason)}") from reason
+        raise StoreError(f"{self} cannot be written: {told(reason)}") from reason
 
     def _release(self, note: bytes) -> None:
         """Removes the lock's object, unless somebody broke the lock meanwhile and it is another's."""
@@ -234,4 +253,4 @@ class Bucket:
         except StoreError:
             raise
         except Exception as error:  # obstore raises many kinds
-            raise StoreError(f"{self} cannot be {what}: {first_line(error)}") from error
+            raise StoreError(f"{self} cannot be {what}: {told(error)}") from error

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Any, TypeVar
 
 from obstore.exceptions import GenericError
 from zarr.storage import ObjectStore
 
-from carvana_ens.store.bucket import tries
+from carvana_ens.store.bucket import Patience
 
 T = TypeVar("T")
 
@@ -43,7 +42,10 @@ class PatientStore(ObjectStore[Any]):
 
 
 async def _again(ask: Callable[[], Awaitable[T]]) -> T:
-    for _ in tries():
-        with suppress(GenericError):
+    patience = Patience()
+    while True:
+        try:
             return await ask()
-    return await ask()
+        except GenericError:
+            if patience.ends():
+                raise

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from carvana_ens.engine import default_threads, ordered_map
 from carvana_ens.errors import StoreError, UsageError
-from carvana_ens.project import Project
+from carvana_ens.project import FILE, Project
 from carvana_ens.store.packed_chunk import Part
 from carvana_ens.store.packing import maps_size, pack_store, require_packable
 from carvana_ens.store.place import is_address, place_of
@@ -53,8 +53,8 @@ def pack(
 def _paths(project: Project, members: Sequence[str], splits: Sequence[str]) -> list[Path]:
     if is_address(project.stores):
         raise UsageError(
-            f"the stores of this project are at {project.stores}, and stores are packed in a folder only: export them, "
-            f"pack_store() what that writes, and copy it there"
+            f"the stores of this project are at {project.stores}, and stores are packed in a folder only: copy them to "
+            f"one, name it as stores in {FILE}, pack, and copy them back"
         )
     paths: list[Path] = []
     for config in project.select(members):

@@ -22,9 +22,10 @@ import obstore.store
 import pytest
 
 import carvana_ens
-from carvana_ens import open_store
+from carvana_ens import Project, open_store
 from carvana_ens.store import bucket as bucket_module
 from carvana_ens.store.place import place_of
+from carvana_ens.verbs.costs import bytes_of_map
 
 SECONDS = 120  # for what must happen; nothing here waits for time to pass
 ROUNDS = 6 if os.environ.get("CARVANA_ENS_STRESS") else 1
@@ -178,6 +179,7 @@ def test_every_verb_works_on_stores_at_an_address(local, remote, oracle):
     world.did("export", "bright-cut", "--to", "zarr", "-o", world.root / "plain.zarr")
     assert open_store(world.root / "plain.zarr").fingerprint() == fingerprint(world, "bright-cut", "test")
     world.did("report")
+    assert bytes_of_map(Project(world.cars), "bright-cut") == bytes_of_map(Project(world.root / "local"), "bright-cut")
     done = world.did("blend", "--split", "oof", "-o", world.root / "oof.csv")
     assert "8 images" in done.out
     assert "mean" in world.did("evaluate", world.root / "oof.csv").out.lower()
@@ -233,11 +235,27 @@ def test_what_a_killed_maker_left_is_no_store_and_goes_with_gc(remote):
     assert "8 maps predicted" in remote.did("predict").out
 
 
-def test_pack_says_what_to_do(remote):
-    remote.did("add-model", "bright-cut")
-    done = remote.do("pack")
+def test_stores_are_packed_in_a_folder_and_read_at_an_address(local, remote):
+    """As the line of ``pack`` says."""
+    world, elsewhere = remote, remote.root / "copied"
+    job(world)
+    done = world.do("pack")
     assert done.code == 2
-    assert done.error.startswith(f"the stores of this project are at {remote.address}, and stores are packed in a")
+    assert done.error.startswith(f"the stores of this project are at {world.address}, and stores are packed in a")
+    address = obstore.store.from_url(world.address)
+    for key in keys(world.address):
+        place_of(elsewhere).put(key, bytes(obstore.get(address, key).bytes()))
+    settings = (world.cars / "ensemble.toml").read_text()
+    (world.cars / "ensemble.toml").write_text(settings.replace(world.address, "../copied"))
+    world.did("pack")
+    (world.cars / "ensemble.toml").write_text(settings)
+    place_of(world.address).remove()
+    for file in elsewhere.rglob("*"):
+        if file.is_file():
+            obstore.put(address, file.relative_to(elsewhere).as_posix(), file.read_bytes())
+    assert open_store(f"{world.address}/bright-cut/test.zarr").packed is not None
+    assert world.did("verify").out.count(" right, 0 missing, 0 damaged") == 4
+    assert tuned_and_blended(world) == local
 
 
 @pytest.mark.parametrize("seed", range(ROUNDS))
