@@ -64,7 +64,7 @@ def clock(project, tmp_path_factory, monkeypatch):
 
 def ran(world, *words, until=lambda: True, then=lambda: None):
     """A command in a process, in which something happens once something is so."""
-    process, end = world.process("--project", world.cars, *words), time.monotonic() + 120
+    process, end = world.process("--project", world.cars, *words), time.monotonic() + 300
     while not until() and process.poll() is None and time.monotonic() < end:
         time.sleep(0.005)
     assert process.poll() is None or words[0] != "predict"

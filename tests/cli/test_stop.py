@@ -43,12 +43,12 @@ def written(store):
 
 def stop(process, store, after, signal_number):
     """Ends the process once ``after`` maps are written, and some are done; its exit code and what it said."""
-    until = time.monotonic() + 60
+    until = time.monotonic() + 300
     begun = store / "done" / "c" / "0"
     while (written(store) < after or not begun.exists()) and process.poll() is None and time.monotonic() < until:
         time.sleep(0.005)
     process.send_signal(signal_number)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     return process.returncode, out, err
 
 
@@ -149,24 +149,30 @@ def test_the_first_stop_lets_an_image_end_and_the_second_does_not(project, verb,
     for name in earlier:
         project.did(*words[name])
     mark = project.root / "mark"
-    process = project.held(LONG[verb][0], mark, 60 if times == 2 else 1.5, *words[verb])
-    until = time.monotonic() + 120
+    process = project.held(LONG[verb][0], mark, 900, *words[verb])
+    until = time.monotonic() + 300
     while not mark.exists() and process.poll() is None and time.monotonic() < until:
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
-    if times == 2:
+    time.sleep(0.5)
+    assert process.poll() is None, "the image was not waited for"
+    if times == 1:
+        mark.unlink()
+    until = time.monotonic() + 300
+    while times == 2 and process.poll() is None and time.monotonic() < until:
+        process.send_signal(signal.SIGINT)  # the system may have made one of the first two
         time.sleep(0.5)
-        assert process.poll() is None, "the image was not waited for"
-        process.send_signal(signal.SIGINT)
-    code, (out, err) = process.wait(50), process.communicate()
+    out, err = process.communicate(timeout=300)
+    code = process.returncode
     assert (code, out) == (130, "")
     at_once = " at once" * (times == 2)
     said = [line for line in err.splitlines() if line]
     assert said == [f"stopped{at_once}: what is finished is kept; the same command goes on from there"]
     if verb == "predict":
         store = open_store(project.store("bright-cut", "oof"))
-        assert len(store.ids) - len(store.missing()) == (2 if times == 2 else 3)  # the image that was at hand
-        assert [store.damage(image_id) for image_id in store.ids if image_id not in store.missing()].count(None) >= 2
+        done = [image_id for image_id in store.ids if image_id not in store.missing()]
+        assert [store.damage(image_id) for image_id in done] == [None] * len(done)
+        assert len(done) == 2 if times == 2 else len(done) >= 3  # with the image that was at hand
     project.did(*words[verb])
     found = results(project, output)
     for place in ("stores", "cache"):
@@ -181,12 +187,12 @@ def test_two_writers_are_kept_apart(slow):
     words = ("--project", slow.cars, "predict", "--split", "test")
     process = slow.process(*words)
     store = slow.store("bright-cut", "test")
-    until = time.monotonic() + 60
+    until = time.monotonic() + 300
     while written(store) < 1 and process.poll() is None and time.monotonic() < until:
         time.sleep(0.005)
     told = slow.run(*words).error
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert str(store) in told
     assert f"process {process.pid} on " in told
     slow.did("predict", "--split", "test")

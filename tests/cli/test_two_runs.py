@@ -16,14 +16,14 @@ def during(project):
 
     def run(place, first, second):
         mark = project.root / "mark"
-        process, until = project.held(place, mark, 400, *first), time.monotonic() + 120
+        process, until = project.held(place, mark, 400, *first), time.monotonic() + 300
         while not mark.exists() and process.poll() is None and time.monotonic() < until:
             time.sleep(0.005)
         other = project.process("--project", project.cars, *second)
-        told = other.communicate(timeout=200)
+        told = other.communicate(timeout=300)
         assert process.poll() is None, "the first had ended before the second did"
         mark.unlink()
-        out, err = process.communicate(timeout=200)
+        out, err = process.communicate(timeout=300)
         assert process.returncode == 0, (out, err)
         return other.returncode, *told, process.pid
 
