@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#5a5a5a")
 """Okabe and Ito's palette (jfly.uni-koeln.de/color), which colour-blind readers can tell apart; gray for black."""
-QUIET, WIDTH, HALF = "#8a8f98", 9.6, 4.9
+INK, QUIET, WIDTH, HALF = "#3c4048", "#8a8f98", 9.6, 4.9
 STYLE: Any = {
     "axes.edgecolor": "#c4c8ce",
     "axes.axisbelow": True,
     "axes.grid": True,
-    "axes.labelcolor": "#3c4048",
+    "axes.labelcolor": INK,
     "axes.spines.right": False,
     "axes.spines.top": False,
     "font.family": "sans-serif",
@@ -110,7 +110,7 @@ def agreement(names: Sequence[str], matrix: Sequence[Sequence[float]]) -> str:
         for row, values in enumerate(matrix):
             for column, value in enumerate(values):
                 if row != column:
-                    colour = "white" if value > 0.6 else "#3c4048"
+                    colour = "white" if value > 0.6 else INK
                     axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=8)
     return svg.getvalue()
 

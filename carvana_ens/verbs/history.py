@@ -10,10 +10,9 @@ from typing import Any
 
 from carvana_ens.errors import ProjectError
 from carvana_ens.learn.history import HISTORY, read_history
-from carvana_ens.output.chart import COLOURS, Column, Legend, Line, Panel, chart
-from carvana_ens.output.drawing import INK, check_suffix
-from carvana_ens.output.scales import linear, logarithmic, nines
+from carvana_ens.output.drawing import check_suffix
 from carvana_ens.project import Project
+from carvana_ens.report.training import Course, Trained, draw_training
 from carvana_ens.types import Json
 
 PICTURE = "history.png"
@@ -87,35 +86,21 @@ def _folds(project: Project, member: str) -> list[FoldHistory]:
 
 
 def _draw(folds: Sequence[FoldHistory], output: Path) -> None:
-    members = list(dict.fromkeys(fold.member for fold in folds))
-    chart([_column([fold for fold in folds if fold.member == member]) for member in members], output)
+    members = dict.fromkeys(fold.member for fold in folds)
+    draw_training([_trained([fold for fold in folds if fold.member == member]) for member in members], output)
 
 
-def _column(folds: Sequence[FoldHistory]) -> Column:
-    colours = {fold.fold: COLOURS[place % len(COLOURS)] for place, fold in enumerate(folds)}
-    losses, dices, rates = [], [], []
+def _trained(folds: Sequence[FoldHistory]) -> Trained:
+    courses = []
     for fold in folds:
-        colour, best = colours[fold.fold], fold.best
-        dot = None if best is None else (int(best["epoch"]), float(best["dice"]))
-        losses += [Line(colour, _points(fold, "loss"), dashed=True), Line(colour, _points(fold, "valid_loss"))]
-        dices.append(Line(colour, _points(fold, "dice"), best=dot))
-        rates.append(Line(colour, _points(fold, "rate")))
-    panels = [
-        Panel("loss", losses, linear if _below_zero(losses) else logarithmic),
-        Panel("Dice on held-out photos, at network size", dices, nines),
-        Panel("learning rate", rates, logarithmic),
-    ]
-    legend = [Legend(f"fold {number}", colour) for number, colour in colours.items()]
-    looks = [Legend("training", INK, dashed=True), Legend("held-out", INK), Legend("highest Dice", INK, dot=True)]
-    return Column(folds[0].member, panels, [*legend, *looks], _stages(folds))
+        loss, held_out_loss, dice, rate = (_points(fold, name) for name in ("loss", "valid_loss", "dice", "rate"))
+        best = None if fold.best is None else (int(fold.best["epoch"]), float(fold.best["dice"]))
+        courses.append(Course(fold.fold, loss, held_out_loss, dice, rate, best))
+    return Trained(folds[0].member, courses, _stages(folds))
 
 
 def _points(fold: FoldHistory, name: str) -> list[tuple[float, float]]:
     return [(int(row["epoch"]), float(row[name])) for row in fold.rows if row[name] is not None]
-
-
-def _below_zero(lines: Sequence[Line]) -> bool:
-    return any(value <= 0 for line in lines for _, value in line.points)
 
 
 def _stages(folds: Sequence[FoldHistory]) -> list[tuple[int, str]]:
