@@ -30,6 +30,9 @@ class TorchModel(Model):
         parallel: ``fit`` may be called in several processes at once, as torchrun starts them.
         divisor: input sides are padded (border repeated, right and below) to a multiple of it, and logits cropped
             back, so that ``build`` need not care about odd sizes.
+
+    Its maps are finished on its device (``learn.device_maps``) unless it overrides ``predict``, ``predict_all`` or
+    ``answer``.
     """
 
     Options: ClassVar[type] = TorchOptions

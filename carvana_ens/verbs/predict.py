@@ -128,7 +128,7 @@ def check_complete(predicted: Iterable[Predicted]) -> None:
 
 
 def _speed(done: Predicted, cluster: Cluster | None) -> dict[str, Json]:
-    """For the record of the run: photos a second of prediction, and the part of it that networks were at work."""
+    """For the record of the run: photos a second of prediction (by each worker), and the networks' part of the time."""
     meter, facts = done.meter, dict[str, Json]()
     if meter.photos:
         facts |= {
