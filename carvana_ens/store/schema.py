@@ -7,6 +7,7 @@ A store is one zarr v3 group::
     done             uint64 (N,): 0 = not there, else 2**32 | crc32 of the image's codes (row-major, true size)
     ids              string (N,)
     sizes            uint32 (N, 2): true height and width of each image; the array is as large as the largest
+    photos           uint64 (N,), only where it is known: a fingerprint of the photo that each map was made of
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import zarr
 
+from carvana_ens.ensemble.blending import Blend
 from carvana_ens.errors import CarvanaEnsError, StoreError
 from carvana_ens.store.documents import altered
 from carvana_ens.store.packing import pack_store
@@ -158,6 +159,10 @@ def test_every_flipped_bit_and_every_cut_is_found(stored, codes, packed, schema)
     if packed:
         pack_store(stored)
     assert verified(stored, codes) is None
+    other = stored.with_name("other.zarr")
+    shutil.copytree(stored, other)
+    right = blended(stored, other)
+    assert right is not None
     rng = np.random.default_rng(packed)
     for number in range(FLIPS + CUTS):
         file = rng.choice(files(stored) if number % 2 else sorted(stored.rglob("zarr.json")))
@@ -173,6 +178,7 @@ def test_every_flipped_bit_and_every_cut_is_found(stored, codes, packed, schema)
         file.write_bytes(changed)
         assert verified(stored, codes) is not None, (file, changed)
         check_maps(stored, codes)
+        assert blended(stored, other) in (None, right), (file, changed)
         file.write_bytes(octets)
     assert verified(stored, codes) is None
 
@@ -188,6 +194,15 @@ def check_maps(path, codes):
         return
     for image_id, line in damage.items():
         assert line is not None or np.array_equal(store.read(image_id), codes[image_id])
+
+
+def blended(path, other):
+    """The rows of a blend of two stores; None where it refuses."""
+    try:
+        stores = {"a": open_store(path), "b": open_store(other)}
+        return list(Blend(stores, {"a": 2, "b": 1}, "0.5").rles(1))
+    except CarvanaEnsError:
+        return None
 
 
 def as_of_schema_1(path):
