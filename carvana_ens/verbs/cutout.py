@@ -328,7 +328,7 @@ class _Batch:
             self._together([unit for unit in whole if unit])
 
     def _predict(self, ids: Sequence[str]) -> dict[str, str]:
-        """Predicts and cuts out all of them, or none: then why, by photo that workers could not predict."""
+        """Predicts and cuts out all of them, or none: then why, by photo that could not be predicted."""
         asked, folder = self.asked, self.project.folder / "photos"
         folder.mkdir()
         try:

@@ -186,7 +186,7 @@ def _sizes(maps: MapSource, photos: ImageFolder | None, size: Size | None, sourc
         ):
             lost = sorted(set(ids) - set(others))
             if lost:
-                near = difflib.get_close_matches(lost[0], set(others) - set(ids), 1)
+                near = difflib.get_close_matches(lost[0], sorted(set(others) - set(ids)), 1)
                 hint = f": {near[0]} is on the other side, and ids must be equal" if near else ""
                 raise DataError(
                     f"{source} {what} {', '.join(lost[:3])} ({len(lost)} in all, photos in {photos.folder}){hint}"
