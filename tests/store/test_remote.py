@@ -168,9 +168,7 @@ def test_what_is_no_address_or_no_server_is_one_line(bucket, monkeypatch):
     with pytest.raises(StoreError, match=r"^[^\n]* cannot be written: [^\n]*404 Not Found, NoSuchBucket$"):
         StoreWriter(f"{bucket}-that-is-not-there/y.zarr", IDS, SIZES, HERE).__enter__()
     monkeypatch.delenv("AWS_ALLOW_HTTP")
-    with pytest.raises(
-        StoreError, match=r"^[^\n]* cannot be read: [^\n]*, an endpoint of http takes AWS_ALL"
-    ):
+    with pytest.raises(StoreError, match=r"^[^\n]* cannot be read: [^\n]*, an endpoint of http takes AWS_ALL"):
         open_store(f"{bucket}/y.zarr")
     asked = "Error performing PUT http://169.254.169.254/latest/api/token"
     assert bucket_module.told(RuntimeError(f"{asked}\n\nmore")) == (

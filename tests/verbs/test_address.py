@@ -26,6 +26,7 @@ from carvana_ens import Project, open_store
 from carvana_ens.store import bucket as bucket_module
 from carvana_ens.store.place import place_of
 from carvana_ens.verbs.costs import bytes_of_map
+from carvana_ens.verbs.doctor_project import examine_project
 
 SECONDS = 600  # for what must happen; nothing here waits for time to pass
 ROUNDS = 6 if os.environ.get("CARVANA_ENS_STRESS") else 1
@@ -173,6 +174,9 @@ def test_every_verb_works_on_stores_at_an_address(local, remote, oracle):
     assert f"{address}/bright-cut/test.zarr: 0 maps predicted, 6 in all" in world.did("predict").out
     assert "oof 8/8, test 6/6" in world.did("status").out
     assert world.did("verify").out.count(" right, 0 missing, 0 damaged") == 4
+    examined = {name: (state, what) for name, state, what in examine_project(Project(world.cars))}
+    assert examined["stores"] == ("ok", f"at {address}")
+    assert examined["member bright-cut"] == ("ok", "oof 8/8, test 6/6; 0.00 GB")
     world.did("show", oracle.TEST[0], "-o", world.root / "show.png")
     assert (world.root / "show.png").stat().st_size > 1000
     assert "6 of 6 images" in world.did("pseudo-label", "--keep", "1.0").out
