@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cached_property
 from typing import Any, TypeVar
 
 from carvana_ens.errors import StoreError, UsageError, first_line
@@ -83,18 +84,25 @@ class Bucket:
             raise UsageError(f"{url} is an address: pip install 'carvana-ens[s3]' to read and write it") from None
         self._obstore: Any = obstore
         self._not_found = (FileNotFoundError, obstore.exceptions.NotFoundError)
-        open_url: Any = obstore.store.from_url
-        parent, _, self._name = self._url.rpartition("/")
+        self._above, _, self._name = self._url.rpartition("/")
+        self._store = self._opened(self._url)
+
+    def __str__(self) -> str:
+        return self._url
+
+    def _opened(self, url: str) -> Any:
+        open_url: Any = self._obstore.store.from_url
         try:
-            self._store: Any = open_url(self._url, retry_config=RETRY)
-            self._parent: Any = open_url(parent, retry_config=RETRY)
+            return open_url(url, retry_config=RETRY)
         except Exception as error:
             raise UsageError(
                 f"{url} is no address of a store, such as s3://bucket/name.zarr: {first_line(error)}"
             ) from error
 
-    def __str__(self) -> str:
-        return self._url
+    @cached_property
+    def _parent(self) -> Any:
+        """Where the lock lies; a whole bucket, which has none, holds folders of stores and is none."""
+        return self._opened(self._above)
 
     def get(self, key: str) -> bytes | None:
         return self._read(self._store, key)

@@ -172,3 +172,13 @@ def test_masks_that_are_nowhere_or_of_no_known_form(world):
 def test_the_project_cannot_lie_below_a_file(world):
     below = world.images / "0a1_01.jpg" / "cars"
     assert str(below) in world.run("init", below, "--images", world.images).error
+
+
+def test_where_the_maps_lie_is_written_and_said(world, bucket):
+    done = world.init("--stores", bucket)
+    assert done.out.startswith(f"stores at {bucket}\n")
+    assert toml(world)["stores"] == bucket
+    for wrong in ("http://host/bucket", "s3://"):
+        told = world.run("init", world.root / "other", "--stores", wrong).error
+        assert wrong in told
+        assert not (world.root / "other").exists()

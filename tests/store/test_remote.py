@@ -243,6 +243,7 @@ def test_a_store_is_removed_and_a_stop_leaves_none_that_can_be_opened(bucket, mo
     place = place_of(url)
     assert place.size() == sum(len(place.get(key)) for key in keys(url)) > 0
     assert place_of(f"{bucket}/m").stores() == [url, other]
+    assert place_of(bucket).stores() == []  # stores lie in it one folder down
 
     def stop(*_):
         raise KeyboardInterrupt
