@@ -67,7 +67,7 @@ def check_round_trip(tmp_path):
         read = load_file(path)
         assert read.keys() == state.keys()
         assert all(torch.equal(read[key], tensor) for key, tensor in state.items())
-        photos = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+        photos = torch.from_numpy(images).permute(0, 3, 1, 2)
         with torch.inference_mode():
             expected = model.forward(network.eval().to(memory_format=torch.channels_last), photos)[:, 0].numpy()
         model.load(path, "cpu")
