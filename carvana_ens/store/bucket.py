@@ -26,7 +26,7 @@ T = TypeVar("T")
 RETRY: dict[str, Any] = {
     "max_retries": 6,
     "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5), "base": 2},
-    "retry_timeout": timedelta(minutes=1),
+    "retry_timeout": timedelta(seconds=30),
 }
 """How often obstore sends a request again."""
 TRIES, PATIENCE = 8, 20.0
@@ -47,9 +47,9 @@ class Patience:
         self._asked, self._until = 0, time.monotonic() + PATIENCE
 
     def ends(self) -> bool:
-        """To be asked after each error."""
+        """To be asked after each error; the first may be of a machine that slept."""
         self._asked += 1
-        return self._asked >= TRIES or time.monotonic() > self._until
+        return self._asked >= TRIES or (self._asked > 1 and time.monotonic() > self._until)
 
 
 def again(ask: Callable[[], T]) -> T:

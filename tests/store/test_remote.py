@@ -331,3 +331,18 @@ def test_what_is_known_of_who_holds_a_lock():
     assert holder_state(note(host="elsewhere")) == "unknown"
     for other in (b"", b"{}", b"[]", b"7", note(pid="x"), note(pid=2**70), note(pid=None)):
         assert holder_state(other) == "unknown"
+
+
+def test_what_a_sleeping_machine_lost_is_asked_for_once_more(bucket, monkeypatch):
+    filled(f"{bucket}/m.zarr")
+    get, lost = obstore.get, [True]
+
+    def losing(*words):
+        if lost and lost.pop():
+            raise obstore.exceptions.GenericError("timed out")
+        return get(*words)
+
+    monkeypatch.setattr(bucket_module, "PATIENCE", -1.0)
+    monkeypatch.setattr(obstore, "get", losing)
+    np.testing.assert_array_equal(open_store(f"{bucket}/m.zarr").read("a_01"), codes()["a_01"])
+    assert lost == []
