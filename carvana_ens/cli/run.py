@@ -6,7 +6,17 @@ from pathlib import Path
 
 import click
 
-from carvana_ens.cli.common import FILE, break_lock_option, device_option, open_project, say, threads_option, track
+from carvana_ens.cli.common import (
+    FILE,
+    break_lock_option,
+    chosen_workers,
+    device_option,
+    open_project,
+    say,
+    threads_option,
+    track,
+    worker_options,
+)
 from carvana_ens.cli.train import LiveLine
 
 
@@ -15,13 +25,25 @@ from carvana_ens.cli.train import LiveLine
 @device_option
 @break_lock_option
 @threads_option
+@worker_options
 @click.pass_context
-def command(ctx: click.Context, output: Path, device: str, break_lock: bool, threads: int | None) -> None:
-    """Train, predict, tune, blend and report in one go; what is done is kept, so that a stopped run goes on.
+def command(
+    ctx: click.Context,
+    output: Path,
+    device: str,
+    break_lock: bool,
+    threads: int | None,
+    workers: int | None,
+    scheduler: str | None,
+    worker_limit: float | None,
+) -> None:
+    """Train, predict, tune, blend and report in one go; what is done is kept, so that a stopped run goes on. Workers,
+    as predict has them, do all but the training and the report.
 
     \b
     Example:
       carvana-ens run -o submission.csv.gz
+      carvana-ens run --workers 8
     """
     from carvana_ens.verbs.run import run
 
@@ -32,6 +54,7 @@ def command(ctx: click.Context, output: Path, device: str, break_lock: bool, thr
         device=device,
         break_lock=break_lock,
         threads=threads,
+        workers=chosen_workers(workers, scheduler, worker_limit),
         say=say,
         report=live.epoch,
         watch=live.step,

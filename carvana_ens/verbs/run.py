@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from carvana_ens.engine.cluster import Workers
 from carvana_ens.errors import ProjectError, UsageError
 from carvana_ens.learn.parallel import team_here
 from carvana_ens.output.submission import check_suffix
@@ -24,6 +25,7 @@ def run(
     device: str = "auto",
     break_lock: bool = False,
     threads: int | None = None,
+    workers: Workers | None = None,
     say: Say = unsaid,
     report: Report = unreported,
     watch: Report = unreported,
@@ -31,7 +33,8 @@ def run(
 ) -> Blended:
     """Every step of the project up to ``output`` and its report; each keeps what an earlier run finished.
 
-    ``report`` and ``watch`` as in ``train``, ``break_lock`` as in ``predict``.
+    ``report`` and ``watch`` as in ``train``, ``break_lock`` as in ``predict``. workers: do all but training
+    and the report.
 
     Raises:
         UsageError: several processes that torchrun started: only training is for them.
@@ -49,11 +52,14 @@ def run(
         say("train")
         train(project, members, device=device, say=say, report=report, watch=watch, track=track)
         say("predict")
-        check_complete(predict(project, members, device=device, break_lock=break_lock, say=say, track=track))
+        predicted = predict(
+            project, members, device=device, break_lock=break_lock, workers=workers, say=say, track=track
+        )
+        check_complete(predicted)
     say("tune")
-    tune(project, say=say, track=track)
+    tune(project, workers=workers, say=say, track=track)
     say("blend")
-    done = blend(project, output, weights="tuned", threads=threads, track=track)
+    done = blend(project, output, weights="tuned", threads=None if workers else threads, workers=workers, track=track)
     say("report")
     report_page(project, threads=threads, say=say, track=track)
     return done

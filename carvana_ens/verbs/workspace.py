@@ -119,15 +119,14 @@ class Workspace:
                 config.seed,
                 rule=config.rule,
                 by_view=config.by_view,
+                group_pattern=self.project.data.group,
             )
             write_folds(path, table)
             self.say(f"fold table {name}: {len(present)} groups in {table.folds} folds, written to {path}")
-        unknown = sorted(present - table.assignment.keys())
-        if unknown:
-            raise DataError(
-                f"{path} does not know group {unknown[0]} ({len(unknown)} in all): "
-                f"the photos changed since it was made; remove the file to make it anew"
-            )
+        try:
+            table.check(self.groups, self.project.data.group)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
         return table
 
     def _areas(self, view: str | None) -> dict[str, float]:
