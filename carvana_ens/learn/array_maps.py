@@ -10,7 +10,7 @@ import numpy as np
 
 from carvana_ens.errors import PluginError, TrainingError
 from carvana_ens.learn.resize import map_back, resize_map
-from carvana_ens.learn.units import UNIT, Finished, Meter, Photo, Plan, runs_of, stacked
+from carvana_ens.learn.units import UNIT, Batches, Finished, Meter, Photo, Plan, runs_of, stacked
 from carvana_ens.learn.views import View, flipped, unflipped
 from carvana_ens.model import Batch, Model
 from carvana_ens.types import Images, ModelMaps, ProbabilityMap, Say, Size
@@ -27,10 +27,10 @@ class ArrayMaps:
 
     apart = False
 
-    def __init__(self, plan: Plan, batch: int | None, meter: Meter, say: Say) -> None:
-        """batch: photos that ``predict`` is given; None: as many as the model says."""
-        self._plan, self._meter, self._say = plan, meter, say
-        self._most = batch or plan.models[0].batch_size
+    def __init__(self, plan: Plan, batches: Batches, meter: Meter, say: Say) -> None:
+        """batches: photos that ``predict`` is given, as many as the model says if nothing is given."""
+        self._plan, self._batches, self._meter, self._say = plan, batches, meter, say
+        self._most = batches.most or batches.given or plan.models[0].batch_size
         self.together = max(1, UNIT // self._most) * self._most
 
     def launch(self, photos: Sequence[Photo]) -> Iterator[Callable[[], Finished]]:
@@ -43,6 +43,7 @@ class ArrayMaps:
                 if self._most == 1 or self._plan.models[0].context == "group":
                     raise
             before, self._most = self._most, self._most // 2
+            self._batches.most = self._most
             self._say(lowered(self._plan.models[0], before, self._most))
 
     def _launched(self, photos: Sequence[Photo]) -> Callable[[], Finished]:

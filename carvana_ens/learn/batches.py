@@ -8,7 +8,7 @@ import torch
 
 from carvana_ens.errors import CarvanaEnsError
 from carvana_ens.learn.torch_model import TorchModel
-from carvana_ens.learn.units import BLOCK
+from carvana_ens.learn.units import BLOCK, Batches
 from carvana_ens.types import Size
 
 CPU_PIXELS = 2**18
@@ -27,26 +27,28 @@ class BatchSizes:
     may depend on its batch in the last bits.
     """
 
-    def __init__(self, models: Sequence[TorchModel], batch: int | None = None) -> None:
-        """models: loaded on one device. batch: what the user wants."""
-        self._models, self._device = models, models[0].device
-        self._most = batch or BLOCK
-        self._given = batch is not None
-        self._pixels = 0 if self._given else self._room()
+    def __init__(self, models: Sequence[TorchModel], known: Batches) -> None:
+        """models: loaded on one device. known: what is found out is kept there."""
+        self._models, self._device, self._known = models, models[0].device, known
+        if known.given is None and known.pixels is None:
+            known.pixels = self._room()
 
     def of(self, grid: Size) -> int:
         """Photos of a batch."""
-        if self._given:
-            return self._most
-        fitting = max(1, self._pixels // (grid.height * grid.width))
-        return int(min(self._most, 2 ** (fitting.bit_length() - 1)))
+        known = self._known
+        if known.given is not None:
+            return min(known.given, known.most or known.given)
+        fitting = max(1, (known.pixels or 0) // (grid.height * grid.width))
+        return min(known.most or BLOCK, 1 << fitting.bit_length() - 1)
 
     def lower(self, batch: int) -> int:
         """What batches are at most from now on, after one of this many was too much: half of it, or the next power
         of two above that. 0: there is nothing below.
         """
-        self._most = 2 ** ((batch - 1).bit_length() - 1) if batch > 1 else 1
-        return self._most if batch > 1 else 0
+        if batch == 1:
+            return 0
+        self._known.most = 1 << (batch - 1).bit_length() - 1
+        return self._known.most
 
     def _room(self) -> int:
         """Pixels of a batch."""

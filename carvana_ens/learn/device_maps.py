@@ -6,6 +6,7 @@ on the device. On CUDA nothing waits for it: the next photos are sent while it w
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,13 +16,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
+from torch.nn.functional import interpolate
 
 from carvana_ens.learn.array_maps import check_range, lowered
 from carvana_ens.learn.batches import BatchSizes
 from carvana_ens.learn.resize import Fitting
 from carvana_ens.learn.torch_model import TorchModel
-from carvana_ens.learn.units import UNIT, Finished, Meter, Photo, Plan, runs_of, stacked
+from carvana_ens.learn.units import UNIT, Batches, Finished, Meter, Photo, Plan, runs_of, stacked
+from carvana_ens.learn.views import View
 from carvana_ens.model import Model
 from carvana_ens.types import Images, Say, Size
 
@@ -45,12 +47,12 @@ class DeviceMaps:
 
     apart = True
 
-    def __init__(self, plan: Plan, batch: int | None, meter: Meter, say: Say) -> None:
-        """batch: photos (or tiles) that a network is given; None: as many as are good for the device."""
+    def __init__(self, plan: Plan, batches: Batches, meter: Meter, say: Say) -> None:
+        """batches: photos (or tiles) that a network is given; as many as are good for the device if none are."""
         self._plan, self._meter, self._say = plan, meter, say
         self._models: list[Any] = list(plan.models)
         self._device = self._models[0].device
-        self._sizes = BatchSizes(self._models, batch)
+        self._sizes = BatchSizes(self._models, batches)
         self._cuda = self._device.type == "cuda"
 
     @property
@@ -117,14 +119,14 @@ class DeviceMaps:
 
     def _mean(self, model: Any, images: Sequence[Tensor], grid: Size, work: _Work) -> Tensor:
         """(N, H, W) float32: the mean over all views, in the model's space, on the input grid."""
-        total: Tensor | None = None
-        for view in self._plan.views:
+
+        def seen(view: View) -> Tensor:
             turned = _flipped(images[self._plan.scales.index(view.scale)], view.flips)
-            values = self._whole(model, turned, work)
-            values = _resized(_flipped(values, view.flips[::-1]), grid)
-            total = values if total is None else total + values
-        assert total is not None
-        return total / len(self._plan.views) if len(self._plan.views) > 1 else total
+            return _resized(_flipped(self._whole(model, turned, work), view.flips[::-1]), grid)
+
+        views = self._plan.views
+        total = functools.reduce(torch.add, map(seen, views))
+        return total / len(views) if len(views) > 1 else total
 
     def _whole(self, model: Any, images: Tensor, work: _Work) -> Tensor:
         """(N, H, W) float32 answers for (N, H, W, 3) photos, in tiles where the member has them."""
@@ -272,7 +274,7 @@ def _resized(values: Tensor, size: Size) -> Tensor:
     if values.device.type == "mps":  # not every torch shrinks there
         return _resized(values.cpu(), size).to(values.device)
     shrinks = size.height < shape.height or size.width < shape.width
-    return functional.interpolate(values[:, None], tuple(size), mode="bilinear", antialias=shrinks)[:, 0]
+    return interpolate(values[:, None], tuple(size), mode="bilinear", antialias=shrinks)[:, 0]
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -19,7 +19,7 @@ from carvana_ens.learn.ahead import called_apart, made_ahead, read_ahead
 from carvana_ens.learn.array_maps import ArrayMaps
 from carvana_ens.learn.resize import SQUASH, grid_of, input_rule, resize_picture, scaled_image
 from carvana_ens.learn.tiles import tiling_of
-from carvana_ens.learn.units import Finished, Meter, Photo, Plan, Predictor, units_of
+from carvana_ens.learn.units import Batches, Finished, Meter, Photo, Plan, Predictor, units_of
 from carvana_ens.learn.views import View, views_of
 from carvana_ens.model import Model
 from carvana_ens.types import Codes, Image, ProbabilityMap, Say, Size, unsaid
@@ -75,7 +75,7 @@ def predict_maps(
         TrainingError: a map with NaN or infinity.
         MemoryError: not even one photo can be predicted.
     """
-    return _predicted(models, images, ids, groups, tta, all_ids, None, None, Meter(), unsaid)  # type: ignore[return-value]
+    return _predicted(models, images, ids, groups, tta, all_ids, None, Batches(), Meter(), unsaid)  # type: ignore[return-value]
 
 
 def predict_codes(
@@ -87,16 +87,17 @@ def predict_codes(
     all_ids: Sequence[str] | None = None,
     *,
     dtype: str = "uint8",
-    batch: int | None = None,
+    batches: Batches | None = None,
     meter: Meter | None = None,
     say: Say = unsaid,
 ) -> Iterator[tuple[str, Codes]]:
     """Codes of what ``predict_maps`` gives, ``rint(S p)``, S = 255 for uint8 and 65535 for uint16.
 
-    Torch networks make them on their device. batch: photos that a network is given at once; None: chosen for the
-    device, or what the model says. meter: counts. say: told when batches are halved for lack of memory.
+    Torch networks make them on their device. batches: photos that a network is given at once; what is found out of them
+    is kept there. meter: counts. say: told when batches become smaller for lack of memory.
     """
-    return _predicted(models, images, ids, groups, tta, all_ids, dtype, batch, meter or Meter(), say)  # type: ignore[return-value]
+    batches, meter = batches or Batches(), meter or Meter()
+    return _predicted(models, images, ids, groups, tta, all_ids, dtype, batches, meter, say)  # type: ignore[return-value]
 
 
 def _predicted(
@@ -107,7 +108,7 @@ def _predicted(
     tta: Sequence[str],
     all_ids: Sequence[str] | None,
     dtype: str | None,
-    batch: int | None,
+    batches: Batches,
     meter: Meter,
     say: Say,
 ) -> Iterator[tuple[str, object]]:
@@ -121,7 +122,7 @@ def _predicted(
     wanted = frozenset(ids)
     if len(wanted) != len(ids) or not (all_ids is None or wanted.issubset(all_ids)):
         raise UsageError("photos to predict: name each id once, and only ids of the split")
-    predictor = _predictor(plan, batch, meter, say)
+    predictor = _predictor(plan, batches, meter, say)
 
     def read(image_id: str) -> Photo:
         if size is not None and fitting is SQUASH and isinstance(images, PictureReader):
@@ -153,10 +154,10 @@ def _predicted(
         meter.seconds += time.perf_counter() - started
 
 
-def _predictor(plan: Plan, batch: int | None, meter: Meter, say: Say) -> Predictor:
+def _predictor(plan: Plan, batches: Batches, meter: Meter, say: Say) -> Predictor:
     if "carvana_ens.learn.torch_model" in sys.modules:  # where it is not, no model can be a torch network
         from carvana_ens.learn.device_maps import DeviceMaps, predicts_on_device
 
         if all(map(predicts_on_device, plan.models)):
-            return DeviceMaps(plan, batch, meter, say)
-    return ArrayMaps(plan, batch, meter, say)
+            return DeviceMaps(plan, batches, meter, say)
+    return ArrayMaps(plan, batches, meter, say)

@@ -62,6 +62,18 @@ class Plan(NamedTuple):
 
 
 @dataclass
+class Batches:
+    """How many photos a member's networks are given at once, as far as that is known; kept from call to call.
+
+    given: what the user wants. most: what was left after memory was short. pixels: what a device has room for.
+    """
+
+    given: int | None = None
+    most: int | None = None
+    pixels: int | None = None
+
+
+@dataclass
 class Meter:
     """photos: maps that were made. network: seconds that networks were at work. seconds: in all, writing included."""
 

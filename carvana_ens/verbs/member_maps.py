@@ -12,7 +12,7 @@ from carvana_ens.engine.memory import keep_freed_memory
 from carvana_ens.errors import TrainingError
 from carvana_ens.learn.inference import predict_codes
 from carvana_ens.learn.regions import CroppedImages
-from carvana_ens.learn.units import Meter
+from carvana_ens.learn.units import Batches, Meter
 from carvana_ens.model import MemberConfig, Model
 from carvana_ens.project import Project
 from carvana_ens.store.schema import DType
@@ -54,6 +54,7 @@ class MemberMaps:
         keep_freed_memory()
         self._config, self._model, self._photos, self._regions = config, model, photos, regions
         self._how, self._meter, self._say = how, meter, say
+        self._batches = Batches(how.batch)
         self._models = [configured(model, config, project.root) for _ in checkpoints]
         with _enough_memory(config), calling(model, config, "load its checkpoint"):
             for instance, checkpoint in zip(self._models, checkpoints, strict=True):
@@ -80,7 +81,7 @@ class MemberMaps:
                 config.tta,
                 all_ids,
                 dtype=how.dtype,
-                batch=how.batch,
+                batches=self._batches,
                 meter=self._meter,
                 say=self._say,
             )

@@ -37,7 +37,7 @@ from carvana_ens.learn.ahead import called_apart
 from carvana_ens.learn.batches import BatchSizes
 from carvana_ens.learn.inference import predict_codes
 from carvana_ens.learn.resize import resize_image, resize_map
-from carvana_ens.learn.units import Meter
+from carvana_ens.learn.units import Batches, Meter
 from carvana_ens.registry import load_model
 from carvana_ens.store.remove import remove_store
 from carvana_ens.store.schema import Provenance
@@ -94,7 +94,7 @@ class Pipeline:
 
 def inputs_of(photos: ImageFolder, ids: Sequence[str], size: Size, model: TorchModel) -> list[torch.Tensor]:
     """What the network is given, on its device, in the batches of the pipeline."""
-    step = BatchSizes([model]).of(size)
+    step = BatchSizes([model], Batches()).of(size)
     whole = [resize_image(photos.read(image_id), size) for image_id in ids]
     return [
         torch.from_numpy(np.stack(whole[start : start + step])).to(model.device) for start in range(0, len(ids), step)

@@ -13,7 +13,7 @@ from carvana_ens.learn.array_maps import ArrayMaps
 from carvana_ens.learn.batches import CPU_PIXELS, BatchSizes
 from carvana_ens.learn.device_maps import predicts_on_device
 from carvana_ens.learn.inference import predict_codes, predict_maps
-from carvana_ens.learn.units import Meter
+from carvana_ens.learn.units import Batches, Meter
 from carvana_ens.model import MemberConfig
 from carvana_ens.store.hand import quantise
 from carvana_ens.types import Size
@@ -170,11 +170,16 @@ def test_batches_are_halved_when_memory_is_short_and_it_is_said_once(tiny, loade
     plain._network.most = 99
     expected = dict(predict_codes([plain], FOLDER, IDS, GROUPS, ()))
     assert all(np.array_equal(got[name], expected[name]) for name in IDS)
+    known = Batches(most=2, pixels=2**20)  # as an earlier call left it
+    model._network.asked.clear()
+    assert len(dict(predict_codes([model], FOLDER, IDS, GROUPS, (), batches=known, say=lines.append))) == 11
+    assert max(model._network.asked) == 2
+    assert len(lines) == 3
     model._network.most = 0
     with pytest.raises(MemoryError):
         dict(predict_codes([model], FOLDER, IDS, GROUPS, ()))
     with pytest.raises(MemoryError):
-        dict(predict_codes([model], FOLDER, IDS, GROUPS, (), batch=3))
+        dict(predict_codes([model], FOLDER, IDS, GROUPS, (), batches=Batches(3)))
 
 
 def test_other_errors_of_a_network_are_not_taken_for_want_of_memory(tiny, loaded):
@@ -214,17 +219,17 @@ def test_what_is_missing_is_predicted_in_the_company_it_would_have_had(tiny, loa
     models = loaded(Neighbourly)
     names = [f"p{k:02d}" for k in range(40)]
     folder, groups = Folder(dict.fromkeys(names, (24, 32))), dict.fromkeys(names, "g")
-    whole = dict(predict_codes(models, folder, names, groups, (), batch=4))
+    whole = dict(predict_codes(models, folder, names, groups, (), batches=Batches(4)))
     some = [names[k] for k in (2, 9, 10, 33, 39)]
-    rest = dict(predict_codes(models, folder, some, groups, (), names, batch=4))
+    rest = dict(predict_codes(models, folder, some, groups, (), names, batches=Batches(4)))
     assert list(rest) == some
     assert all(np.array_equal(rest[name], whole[name]) for name in some)
-    alone = dict(predict_codes(models, folder, some, groups, (), batch=4))
+    alone = dict(predict_codes(models, folder, some, groups, (), batches=Batches(4)))
     assert not all(np.array_equal(alone[name], whole[name]) for name in some)
 
 
 def test_batches_of_a_cpu_hold_few_pixels_and_what_is_asked_for_is_done(loaded):
-    sizes = BatchSizes(loaded())
+    sizes = BatchSizes(loaded(), Batches())
     assert sizes.of(Size(1280, 1920)) == 1
     assert sizes.of(Size(128, 192)) == 8
     assert sizes.of(Size(2, 2)) == 32
@@ -232,7 +237,7 @@ def test_batches_of_a_cpu_hold_few_pixels_and_what_is_asked_for_is_done(loaded):
     assert sizes.lower(8) == 4
     assert sizes.of(Size(2, 2)) == 4
     assert sizes.lower(1) == 0
-    assert BatchSizes(loaded(), 5).of(Size(1280, 1920)) == 5
+    assert BatchSizes(loaded(), Batches(5)).of(Size(1280, 1920)) == 5
 
 
 def test_the_meter_counts_photos_and_the_networks_part_of_the_time(loaded):
