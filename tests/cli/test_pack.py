@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-import carvana_ens
 from carvana_ens import open_store
 
 MANY = 150
@@ -46,14 +41,7 @@ def many(world, oracle):
 
 def slowly(world, *words):
     """The command line in a process that packs slowly."""
-    source = str(Path(carvana_ens.__file__).parents[1])
-    return subprocess.Popen(
-        [sys.executable, "-c", SLOWLY, "--project", str(world.cars), *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": source},
-    )
+    return world.process("--project", world.cars, *words, script=SLOWLY)
 
 
 def chunks(store):

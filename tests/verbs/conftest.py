@@ -19,7 +19,7 @@ import carvana_ens
 
 SECONDS = 120  # for what must happen; nothing here waits for time to pass
 ENTRIES = """[carvana_ens.models]
-tiny-net = torch_models:TinyNet
+net-everywhere = torch_models:TinyNet
 together = worker_models:Together
 trouble = worker_models:Trouble
 

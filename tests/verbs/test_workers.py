@@ -52,7 +52,8 @@ def troubled(project, plugins, oracle):
 @pytest.fixture
 def three(project, plugins, monkeypatch):
     """A project with maps of three members, and tasks of few images, so that each worker gets some."""
-    project.kept("three", lambda: project.imported(("a", 1.0, 0, 40), ("b", 2.0, 2, 60), ("c", 1.5, -1, 90)))
+    members = ("a", 1.0, 0, 40), ("b", 2.0, 2, 60), ("c", 1.5, -1, 90)
+    project.kept("three for workers", lambda: project.imported(*members))
     monkeypatch.setattr(passes, "_IMAGES", 1)
     monkeypatch.setattr(blend_verb, "_TASK", 1)
     monkeypatch.setattr(verify_verb, "_TASK", 1)
@@ -96,12 +97,12 @@ def outcome(world, *where):
 @pytest.mark.slow  # the first one: each worker that there is would load torch
 def test_networks_of_folds(project, farm):
     torch = pytest.importorskip("torch")
-    project.did("add-model", "tiny-net", "--tta", "hflip", "--set", "epochs=1", "--set", "rate=0.03")
+    project.did("add-model", "net-everywhere", "--tta", "hflip", "--set", "epochs=1", "--set", "rate=0.03")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as Dask's workers have it, unless told otherwise
     try:
         project.did("train")
-        stores = {split: project.store("tiny-net", split) for split in ("oof", "test")}
+        stores = {split: project.store("net-everywhere", split) for split in ("oof", "test")}
         expected = {}
         for where in ((), ("--scheduler", farm(1 + STRESS).address)):
             done = project.did("predict", "--device", "cpu", *where)
