@@ -23,39 +23,60 @@ CHANGING = LEAST - 1
 
 
 class PhotoPrints:
-    """Fingerprints of a folder's photos: the first 64 bits of the sha256 of their bytes.
+    """Fingerprints of what maps are made of, a folder's photos: the first 64 bits of the sha256 of their bytes.
 
     They are kept in a file of the project's cache, with what the file system says of each photo: size, times of the
     last change of its contents and of anything, and number. A photo is read again when any of these is another, later
     or not: clocks may be set back, and tools keep the time of what they copy. Safe in threads.
     """
 
-    def __init__(self, photos: ImageFolder, cache: Path) -> None:
-        """cache: the folder of the file, which is named by the folder of the photos."""
+    def __init__(self, photos: ImageFolder, cache: Path, groups: Mapping[str, str] | None = None) -> None:
+        """cache: the folder of the file, which is named by the folder of the photos. groups: of the images, where a map
+        is made of all photos of its group.
+        """
         self._photos = photos
         name = hashlib.sha256(str(photos.folder.absolute()).encode()).hexdigest()[:16]
         self._file = cache / "photos" / f"{name}.json"
         self._kept = _read(self._file)
         self._new: dict[str, list[int]] = {}
         self._before: dict[str, list[int]] = {}
+        self._groups = groups
+        self._views: dict[str, list[str]] = {}
+        for image_id, group in (groups or {}).items():
+            self._views.setdefault(group, []).append(image_id)
+        self.kind = "photos" if groups is None else "groups of photos"
+
+    def source(self, image_id: str) -> str:
+        """What the map of an image is made of: its photo, or the group of that."""
+        return image_id if self._groups is None else self._groups[image_id]
 
     def begin(self, ids: Iterable[str]) -> None:
-        """Remembers how these photos are before maps are made of them."""
-        self._before = {image_id: self._state(image_id) for image_id in ids}
+        """Remembers how the photos are before the maps of these images are made of them."""
+        sources = dict.fromkeys(map(self.source, ids))
+        self._before = {photo: self._state(photo) for source in sources for photo in self._photos_of(source)}
 
     def of_map(self, image_id: str) -> int:
-        """The fingerprint of the photo that a map has just been made of; ``CHANGING`` if nobody can say which."""
-        value = self(image_id)
-        return value if self._before.get(image_id) == self._state(image_id) else CHANGING
+        """The fingerprint of what a map has just been made of; ``CHANGING`` if nobody can say which."""
+        source = self.source(image_id)
+        value = self(source)
+        still = all(self._before.get(photo) == self._state(photo) for photo in self._photos_of(source))
+        return value if still else CHANGING
 
-    def __call__(self, image_id: str) -> int:
-        """The fingerprint of a photo as it is now."""
+    def __call__(self, source: str) -> int:
+        """The fingerprint of a source as it is now: of a photo, or of the fingerprints of a group's."""
+        if self._groups is None:
+            return self._of_photo(source)
+        return _fingerprint(b"".join(self._of_photo(photo).to_bytes(8, "little") for photo in self._views[source]))
+
+    def _photos_of(self, source: str) -> Sequence[str]:
+        return (source,) if self._groups is None else self._views[source]
+
+    def _of_photo(self, image_id: str) -> int:
         state = self._state(image_id)
         kept = self._kept.get(image_id)
         if kept is not None and kept[:-1] == state:
             return kept[-1]
-        found = hashlib.sha256(self._photos.path(image_id).read_bytes()).digest()
-        value = max(int.from_bytes(found[:8], "little"), LEAST)
+        value = _fingerprint(self._photos.path(image_id).read_bytes())
         self._kept[image_id] = self._new[image_id] = [*state, value]
         return value
 
@@ -76,21 +97,19 @@ def current_maps(
     opened: Callable[[], StoreWriter],
     prints: PhotoPrints,
     what: str,
-    groups: Mapping[str, str] | None = None,
     say: Say = unsaid,
     track: Track = untracked,
 ) -> Iterator[StoreWriter]:
     """The writer of a store, of which maps of photos that changed were forgotten; it notes the photos of new maps.
 
-    opened: opens it. what: of the maps, for the user. groups: of the images, where a map is made of all photos of its
-    group.
+    opened: opens it. what: of the maps, for the user.
 
     Raises:
         StoreError: what opening it raises.
     """
     try:
         with opened() as writer:
-            stale = _stale(writer.prints(), prints, what, groups, say, track)
+            stale = _stale(writer.prints(), prints, what, say, track)
             packed = writer.packed
             if not (stale and packed):
                 if stale:
@@ -104,28 +123,22 @@ def current_maps(
         prints.keep()
 
 
-def _stale(
-    made_of: Mapping[str, int],
-    prints: PhotoPrints,
-    what: str,
-    groups: Mapping[str, str] | None,
-    say: Say,
-    track: Track,
-) -> list[str]:
-    ids = list(made_of)
-    now = track(ordered_map(prints, ids, default_threads()), len(ids), "photos")
-    changed = [image_id for image_id, value in zip(ids, now, strict=True) if value != made_of[image_id]]
-    if not changed:
-        return []
-    stale: Sequence[str] = changed
-    if groups is not None:
-        touched = {groups[image_id] for image_id in changed}
-        stale = [image_id for image_id in ids if groups[image_id] in touched]
-    say(
-        f"{what}: {len(changed)} photos changed since their maps were made ({listed(changed)}): {len(stale)} maps are "
-        f"made anew"
-    )
-    return list(stale)
+def _stale(made_of: Mapping[str, int], prints: PhotoPrints, what: str, say: Say, track: Track) -> list[str]:
+    sources = list(dict.fromkeys(map(prints.source, made_of)))
+    values = track(ordered_map(prints, sources, default_threads()), len(sources), prints.kind)
+    now = dict(zip(sources, values, strict=True))
+    stale = [image_id for image_id, value in made_of.items() if value != now[prints.source(image_id)]]
+    if stale:
+        changed = list(dict.fromkeys(map(prints.source, stale)))
+        say(
+            f"{what}: {len(changed)} {prints.kind} changed since their maps were made ({listed(changed)}): "
+            f"{len(stale)} maps are made anew"
+        )
+    return stale
+
+
+def _fingerprint(content: bytes) -> int:
+    return max(int.from_bytes(hashlib.sha256(content).digest()[:8], "little"), LEAST)
 
 
 def _noting(writer: StoreWriter, prints: PhotoPrints) -> StoreWriter:

@@ -194,9 +194,9 @@ def _predict_split(
         remove_store(path)  # after all that can be refused
     new = 0
     opened = partial(StoreWriter, path, ids, sizes, provenance, how.dtype)
-    prints = PhotoPrints(photos, project.cache)
     groups = workspace.groups_of(ids) if unloaded.context == "group" else None
-    with current_maps(opened, prints, f"{config.name} {split}", groups, workspace.say, workspace.track) as writer:
+    prints = PhotoPrints(photos, project.cache, groups)
+    with current_maps(opened, prints, f"{config.name} {split}", workspace.say, workspace.track) as writer:
         todo = set(writer.missing())
         asked = [image_id for part in parts for image_id in part.ids if image_id in todo]
         meter = Meter()

@@ -99,12 +99,27 @@ def test_every_map_of_a_group_is_made_of_all_its_photos(project):
     project.calls()
     shutil.copy(project.test / "c9d_01.jpg", project.test / f"{ID}.jpg")
     done = project.did(*WORDS)
-    assert f"1 photos changed since their maps were made ('{ID}'): 3 maps are made anew" in done.err
+    assert "1 groups of photos changed since their maps were made ('b22'): 3 maps are made anew" in done.err
     (call,) = project.calls("predict")
     assert call[2:] == ["b22", "b22_01", "b22_02", "b22_03"]
     repaired = open_store(project.store("one", "test")).fingerprint()
     project.did(*WORDS, "--fresh")
     assert open_store(project.store("one", "test")).fingerprint() == repaired
+
+
+def test_a_photo_that_had_no_map_yet_changes_those_of_its_group(project):
+    project.did("add-model", "group-cut", "--name", "one")
+    project.did(*WORDS)
+    store = project.store("one", "test")
+    chunk = store / "prob" / "c" / str(list(open_store(store).ids).index(ID)) / "0" / "0"
+    chunk.write_bytes(chunk.read_bytes()[:-1])
+    project.did("verify", "--repair")
+    assert open_store(store).missing() == [ID]
+    shutil.copy(project.test / "c9d_01.jpg", project.test / f"{ID}.jpg")
+    assert "('b22'): 2 maps are made anew" in project.did(*WORDS).err
+    repaired = open_store(store).fingerprint()
+    project.did(*WORDS, "--fresh")
+    assert open_store(store).fingerprint() == repaired
 
 
 def test_a_refused_run_takes_nothing_back(predicted):
@@ -156,3 +171,14 @@ def test_a_photo_that_changes_while_its_map_is_made_is_of_no_fingerprint(predict
     assert prints(ID) == prints("c9d_01") != prints("b22_01")
     prints.keep()
     assert PhotoPrints(ImageFolder(predicted.test), tmp_path / "cache")(ID) == prints(ID)
+
+
+def test_a_photo_of_the_group_that_changes_while_a_map_is_made_is_noticed(predicted, tmp_path):
+    groups = {"b22_01": "b22", ID: "b22", "c9d_01": "c9d"}
+    prints = PhotoPrints(ImageFolder(predicted.test), tmp_path / "cache", groups)
+    prints.begin(["b22_01", "c9d_01"])
+    before = prints("b22")
+    shutil.copy(predicted.test / "c9d_01.jpg", predicted.test / f"{ID}.jpg")
+    assert prints.of_map("b22_01") == CHANGING
+    assert prints.of_map("c9d_01") == prints("c9d") >= LEAST
+    assert prints("b22") != before
