@@ -1,5 +1,6 @@
-"""Which photos the maps of a store were made of: a fingerprint each, of its photo or of all of its group's where a model
-sees them at once, by which a photo that changed is noticed.
+"""Which photos the maps of a store were made of: a fingerprint each, by which a photo that changed is noticed.
+
+It is of the image's photo, or of those of its whole group where a model sees them at once.
 
 They lie in an array of their own, ``photos``, uint64 (N,), of chunks and codecs as ``done`` has them: ``UNKNOWN`` where
 nobody knows, as in stores of imported maps and of earlier versions, which have no such array.

@@ -18,7 +18,7 @@ from carvana_ens import Project, open_store
 from carvana_ens.core.rle import bits_mask
 from carvana_ens.engine import ordered_map
 from carvana_ens.ensemble.blending import Blend
-from carvana_ens.verbs import cutout as verb
+from carvana_ens.verbs import cutout_batch as batch
 from carvana_ens.verbs.blend import open_blend
 
 SIZE = (60, 90)
@@ -160,7 +160,7 @@ def test_a_photo_that_a_model_fails_at_is_named_and_the_others_done(ready, how):
 
 
 def test_a_model_that_always_fails_ends_the_batch(ready, monkeypatch):
-    monkeypatch.setattr(verb, "HOPELESS", 3)
+    monkeypatch.setattr(batch, "HOPELESS", 3)
     ready.did("add-model", "faulty", "--set", "how=load")
     assert "cannot load its checkpoint" in ready.do("cutout", ready.root / "new", "-o", ready.root / "out").error
 
@@ -182,7 +182,7 @@ def test_what_is_there_is_kept_unless_it_is_to_be_overwritten(ready):
 def test_chunks_make_no_difference(ready, monkeypatch):
     new = ready.root / "new"
     ready.did("cutout", new, "-o", ready.root / "out")
-    monkeypatch.setattr(verb, "CHUNK", 2)
+    monkeypatch.setattr(batch, "CHUNK", 2)
     ready.did("cutout", new, "-o", ready.root / "small")
     assert [*files(ready.root / "small").values()] == [*files(ready.root / "out").values()]
 
@@ -194,9 +194,9 @@ def test_threads_make_no_difference_and_large_photos_have_fewer(ready, monkeypat
         asked_for.append(threads)
         return ordered_map(function, items, threads)
 
-    monkeypatch.setattr(verb, "ordered_map", counted)
-    for threads, at_once in ((1, verb.AT_ONCE), (3, verb.AT_ONCE), (3, 2 * SIZE[0] * SIZE[1]), (3, 1)):
-        monkeypatch.setattr(verb, "AT_ONCE", at_once)
+    monkeypatch.setattr(batch, "ordered_map", counted)
+    for threads, at_once in ((1, batch.AT_ONCE), (3, batch.AT_ONCE), (3, 2 * SIZE[0] * SIZE[1]), (3, 1)):
+        monkeypatch.setattr(batch, "AT_ONCE", at_once)
         out = ready.root / f"out{len(asked_for)}"
         ready.did("cutout", new, "-o", out, "--threads", threads)
         assert [*files(out).values()] == [*files(ready.root / "out0").values()]
@@ -323,7 +323,7 @@ def test_levels_and_cut_are_those_of_the_blend(ready, space, cut):
     assert (tuned.space.kind, tuned.cut) == (space, cut)
     stores = {name: open_store(project.store_path(name, "oof")) for name in ("low", "high")}
     for blend in (tuned, Blend(stores, "low=2,high=1", "1/3")):
-        levels = verb._Levels(blend)
+        levels = batch.Levels(blend)
         for image_id in blend.ids[:4]:
             values, at = levels.read(image_id)
             assert 0 <= values.min() <= values.max() <= 1
