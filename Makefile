@@ -7,7 +7,7 @@ PLUGINS := $(sort $(dir $(wildcard plugins/*/pyproject.toml)))
 PLUGIN_FILES := $(wildcard plugins/*/*.py plugins/*/carvana_ens_*/*.py plugins/*/pyproject.toml)
 PYTHON_FILES := carvana_ens tests plugins quick_start.ipynb
 
-.PHONY: install demo test lint types unit checked bench bench-scale bench-search bench-spaces bench-tune bench-pipeline bench-gpu bench-training stress blending fix clean
+.PHONY: install demo test lint types unit checked bench bench-scale bench-search bench-spaces bench-tune bench-pipeline bench-workers bench-gpu bench-training stress blending fix clean
 
 install: $(INSTALLED)
 
@@ -85,6 +85,10 @@ bench-gpu: install
 # Prediction beside the networks' own work: processor time and wall time.
 bench-pipeline: install
 	work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && $(BIN)/python tests/benchmarks/bench_pipeline.py $$work
+
+# Processes of --workers beside Dask's own and Python's: starting, waiting, and what a task costs.
+bench-workers: install
+	$(BIN)/python tests/benchmarks/bench_workers.py
 
 # An hour and more of training on real photos, in build/bench-training, where a stopped run goes on.
 bench-training: install

@@ -203,7 +203,14 @@ def _local(count: int, device: str) -> Iterator[Any]:
     head = {"cls": Scheduler, "options": {**here, "allowed_failures": LOCAL_KILLS}}
     # a worker that is slow to come back is not to be given up
     environment = set(os.environ)  # Dask sets more, for what it starts
-    settings = {"distributed.worker.multiprocessing-method": "spawn", "distributed.deploy.lost-worker-timeout": "1 day"}
+    settings = {
+        "distributed.worker.multiprocessing-method": "spawn",
+        "distributed.deploy.lost-worker-timeout": "1 day",
+        # what Dask's dashboard would draw, which is off: it takes 3 % of a processor of each worker that waits
+        "distributed.worker.profile.enabled": False,
+        "distributed.admin.tick.interval": "1s",
+        "distributed.admin.system-monitor.interval": "5s",
+    }
     with dask.config.set(settings):
         with _unstopped():
             cluster = SpecCluster(  # type: ignore[no-untyped-call]

@@ -25,7 +25,7 @@ from carvana_ens.verbs.tune import tune
 pytest.importorskip("distributed", reason="needs the extra [dist]")
 SECONDS = 120  # for what must happen; nothing here waits for time to pass
 STRESS = bool(os.environ.get("CARVANA_ENS_STRESS"))
-MANY = 16
+MANY = 64
 """Workers of this machine that tune, blend and verify in the long form."""
 
 
