@@ -98,7 +98,7 @@ def test_a_plugin_that_does_not_come_back(fake_site, monkeypatch):
 
     monkeypatch.setattr(threading, "Timer", Timer)
     found = check_plugin(
-        "slow", seconds=7, on_check=lambda done: timers[0].function() if done.check == "options" else None
+        "slow", seconds=7, on_check=lambda done: timers[0].function() if done.check == "recipes" else None
     )
     verdicts = {check.check: check for check in found.checks}
     assert timers[0].interval == 7
