@@ -19,6 +19,7 @@ from functools import partial
 from multiprocessing import resource_tracker
 from typing import Any
 
+from carvana_ens.engine.memory import keeping_environment
 from carvana_ens.engine.threads import default_threads
 from carvana_ens.errors import CarvanaEnsError, UsageError, first_line
 
@@ -184,17 +185,22 @@ def cuda_devices() -> list[str]:
 
 @contextmanager
 def _local(count: int, device: str) -> Iterator[Any]:
-    """A scheduler in this process, and worker processes by ``spawn``, which share processors and CUDA devices."""
+    """A scheduler in this process, and worker processes by ``spawn``, which share processors and CUDA devices.
+
+    A network's sums, and so the last bits of its maps, depend on its threads: it has one, with any number of workers,
+    or as many as OMP_NUM_THREADS says.
+    """
     import dask.config
     from distributed import Nanny, Scheduler, SpecCluster
 
     threads = max(1, default_threads() // count)
     devices = cuda_devices() if device in ("auto", "cuda") else []
     quiet = {"silence_logs": logging.CRITICAL, "host": "127.0.0.1", "dashboard": False}
+    of_network = os.environ.get("OMP_NUM_THREADS", "1")
     spec = {}
     for number in range(count):
-        # before torch is imported there: it reads both only once
-        env = {"OMP_NUM_THREADS": str(threads)}
+        # before torch is imported there: it reads all of them only once
+        env = {"OMP_NUM_THREADS": of_network, "MKL_NUM_THREADS": of_network}
         if devices:
             env["CUDA_VISIBLE_DEVICES"] = devices[number % len(devices)]
         # no limit on memory: Dask would end a worker that a network has filled to 95 % of its share
@@ -203,7 +209,7 @@ def _local(count: int, device: str) -> Iterator[Any]:
     head = {"cls": Scheduler, "options": {**here, "allowed_failures": LOCAL_KILLS}}
     # a worker that is slow to come back is not to be given up
     environment = set(os.environ)  # Dask sets more, for what it starts
-    settings = {
+    settings: dict[str, object] = {
         "distributed.worker.multiprocessing-method": "spawn",
         "distributed.deploy.lost-worker-timeout": "1 day",
         # what Dask's dashboard would draw, which is off: it takes 3 % of a processor of each worker that waits
@@ -211,6 +217,7 @@ def _local(count: int, device: str) -> Iterator[Any]:
         "distributed.admin.tick.interval": "1s",
         "distributed.admin.system-monitor.interval": "5s",
     }
+    settings |= {f"distributed.nanny.pre-spawn-environ.{name}": v for name, v in keeping_environment().items()}
     with dask.config.set(settings):
         with _unstopped():
             cluster = SpecCluster(  # type: ignore[no-untyped-call]

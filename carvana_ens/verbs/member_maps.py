@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from carvana_ens.data.images import ImageFolder
-from carvana_ens.engine.memory import keep_freed_memory
 from carvana_ens.errors import TrainingError
 from carvana_ens.learn.inference import predict_codes
 from carvana_ens.learn.regions import CroppedImages
@@ -51,7 +50,6 @@ class MemberMaps:
             PluginError: the model cannot load its checkpoint.
             TrainingError: there is not enough memory.
         """
-        keep_freed_memory()
         self._config, self._model, self._photos, self._regions = config, model, photos, regions
         self._how, self._meter, self._say = how, meter, say
         self._batches = Batches(how.batch)

@@ -12,6 +12,7 @@ from pathlib import Path
 from carvana_ens.data.ids import listed
 from carvana_ens.data.images import ImageFolder
 from carvana_ens.engine.cluster import Cluster, Workers, connected
+from carvana_ens.engine.memory import freed_memory_kept
 from carvana_ens.errors import DataError, ProjectError, TrainingError, UsageError
 from carvana_ens.learn.ahead import called_apart
 from carvana_ens.learn.units import Meter
@@ -91,7 +92,7 @@ def predict(
     workspace = Workspace(project, say, track)
     configs = project.select(members)
     results = []
-    with _cluster(workers, configs, device) as cluster:
+    with freed_memory_kept(), _cluster(workers, configs, device) as cluster:
         for config in configs:
             if config.model == IMPORTED:
                 say(f"{config.name}: nothing to predict (its maps were imported)")

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from carvana_ens.data.images import ImageFolder
 from carvana_ens.engine.cluster import Cluster
+from carvana_ens.engine.memory import keep_freed_memory
 from carvana_ens.engine.tasks import Died, unordered
 from carvana_ens.engine.worker import alive, kept
 from carvana_ens.errors import CarvanaEnsError, DataError, ProjectError, StoreError, TrainingError
@@ -180,6 +181,7 @@ class _Opened:
         self._meter, self._lines = Meter(), list[str]()
         model = load_model(job.config.model)[0]
         say = self._lines.append
+        keep_freed_memory()
         self.maps = MemberMaps(project, job.config, model, photos, regions, job.checkpoints, job.how, self._meter, say)
 
     def told(self) -> tuple[Meter, tuple[str, ...]]:

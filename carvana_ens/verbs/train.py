@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from carvana_ens.data.folds import FoldTable
-from carvana_ens.engine.memory import keep_freed_memory
+from carvana_ens.engine.memory import freed_memory_kept
 from carvana_ens.errors import PluginError, StaleError, TrainingError, UsageError
 from carvana_ens.files import digest, sha256_file, write_json
 from carvana_ens.learn.history import WatchedTask
@@ -73,7 +73,6 @@ def train(
         UsageError: unknown member, or a fold that its table does not have.
         StaleError: a fold was finished with other settings.
     """
-    keep_freed_memory()
     team = team_here()
     team.meet(device)
     job = _Job(Workspace(project, say, track), team, device, fresh, report, watch)
@@ -84,7 +83,8 @@ def train(
             say(f"{config.name}: nothing to train ({reason})")
             continue
         table = team.of_first(lambda name=config.folds: job.workspace.fold_table(name))  # type: ignore[misc]
-        folds = [job.fold(config, table, number) for number in chosen_folds(config, table, fold)]
+        with freed_memory_kept():
+            folds = [job.fold(config, table, number) for number in chosen_folds(config, table, fold)]
         if team.first and any(fold_model.new for fold_model in folds):
             _draw(project, config.name, say)
         results += folds

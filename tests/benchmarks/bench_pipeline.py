@@ -6,9 +6,9 @@
 Two ratios. **CPU time outside the forward pass**: all CPU time of the pipeline with a network that does nothing, beside
 the bare sum of decoding the JPEG, resizing photo and map, encoding the map and writing it, one after the other with
 Pillow and zstd; networks have one thread then, because a second one's waiting would count as work. **Wall time**: the
-pipeline beside the network's bare forward passes on batches that lie ready on the device. Rounds of all take turns, and
-the medians are compared. Random parameters; photos are drawn where none are given. FOLDER is for what is written. Needs
-carvana-ens[models].
+pipeline beside the network's bare forward passes on batches that lie ready on the device. Rounds of all take turns;
+ratios are of each round, and the median is printed with the least and greatest. Random parameters; photos are drawn
+where none are given. FOLDER is for what is written. Needs carvana-ens[models].
 """
 
 from __future__ import annotations
@@ -144,18 +144,27 @@ def measured(work: Callable[[], Any]) -> tuple[float, float]:
     return time.perf_counter() - started[0], time.process_time() - started[1]
 
 
-def in_turn(rounds: int, **works: Callable[[], Any]) -> dict[str, tuple[float, float]]:
-    """The medians of measured(), each work once a round, after one that does not count."""
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in works}
-    for number in range(rounds + 1):
-        for name, work in works.items():
-            seconds = measured(work)
-            if number:
-                found[name].append(seconds)
-    return {
-        name: (statistics.median(wall for wall, _ in each), statistics.median(cpu for _, cpu in each))
-        for name, each in found.items()
-    }
+class Turns:
+    """Works measured in rounds, each once a round, after a round that does not count."""
+
+    def __init__(self, rounds: int, **works: Callable[[], Any]) -> None:
+        every = [{name: measured(work) for name, work in works.items()} for _ in range(rounds + 1)]
+        self.rounds = every[1:]
+
+    def median(self, name: str, clock: int) -> float:
+        """The seconds of a work in the median round; clock 0 is the wall's, 1 the processor's."""
+        return statistics.median(each[name][clock] for each in self.rounds)
+
+    def ratio(self, above: Sequence[str], below: str, clock: int) -> str:
+        """The first of above, less the others, beside below, round by round: the median, the least, the greatest.
+
+        Neighbours in time are compared, since a shared machine's speed drifts by more than what is looked for.
+        """
+        found = [
+            (each[above[0]][clock] - sum(each[name][clock] for name in above[1:])) / each[below][clock]
+            for each in self.rounds
+        ]
+        return f"{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})"
 
 
 def beside(name: str, seconds: float, count: int) -> str:
@@ -173,16 +182,15 @@ def outside(folder: Path, photos: ImageFolder, ids: Sequence[str], size: Size, r
     pipeline()
     batches = inputs_of(photos, ids, size, idle)
     bare = BareParts(folder, photos, ids, size, folder / "pipeline.zarr")
-    found = in_turn(rounds, pipeline=pipeline, forward=lambda: forwards(idle, batches), bare=bare)
-    whole, forward, parts = (found[name][1] for name in ("pipeline", "forward", "bare"))
+    turns = Turns(rounds, pipeline=pipeline, forward=lambda: forwards(idle, batches), bare=bare)
     print(f"\nProcessor time a photo, network that does nothing at {size}, {len(ids)} photos, on the CPU:\n")
     print("| | ms |\n|---|--:|")
-    print(beside("pipeline", whole, len(ids)))
-    print(beside("of it normalising, in the forward pass", forward, len(ids)))
-    print(beside("bare decoding, resizing there and back, encoding, writing", parts, len(ids)))
+    print(beside("pipeline", turns.median("pipeline", 1), len(ids)))
+    print(beside("of it normalising, in the forward pass", turns.median("forward", 1), len(ids)))
+    print(beside("bare decoding, resizing there and back, encoding, writing", turns.median("bare", 1), len(ids)))
     torch.set_num_threads(threads)
-    ratios = (whole - forward) / parts, whole / parts
-    print(f"\noutside the forward pass beside bare: {ratios[0]:.2f} (with normalising {ratios[1]:.2f})")
+    print(f"\noutside the forward pass beside bare: {turns.ratio(('pipeline', 'forward'), 'bare', 1)}")
+    print(f"with normalising: {turns.ratio(('pipeline',), 'bare', 1)}")
 
 
 def wall(
@@ -194,17 +202,17 @@ def wall(
     network.load(None, device)
     batches = inputs_of(photos, ids, size, network)
     pipeline = Pipeline(folder, photos, ids, network)
-    found = in_turn(rounds, pipeline=pipeline, forward=lambda: forwards(network, batches))
-    whole, forward = found["pipeline"][0], found["forward"][0]
+    turns = Turns(rounds, pipeline=pipeline, forward=lambda: forwards(network, batches))
+    whole = turns.median("pipeline", 0)
     where = torch.cuda.get_device_name(network.device) if network.device.type == "cuda" else network.device.type
     print(f"\nWall time a photo, {name} at {size}, {len(ids)} photos in batches of {len(batches[0])}, on {where}:\n")
     print("| | ms |\n|---|--:|")
     print(beside("pipeline", whole, len(ids)))
-    print(beside("bare forward passes", forward, len(ids)))
+    print(beside("bare forward passes", turns.median("forward", 0), len(ids)))
     busy = 100 * pipeline.meter.network / pipeline.meter.seconds
     print(
-        f"\npipeline beside bare forward passes: {whole / forward:.2f}; {len(ids) / whole:.2f} photos a second (the "
-        f"winners: {WINNERS}); network at work {busy:.0f} % of the time"
+        f"\npipeline beside bare forward passes: {turns.ratio(('pipeline',), 'forward', 0)}\n"
+        f"{len(ids) / whole:.2f} photos a second (the winners: {WINNERS}); network at work {busy:.0f} % of the time"
     )
 
 
@@ -219,10 +227,12 @@ def main() -> None:
     parser.add_argument("--forward", type=int, default=8, help="photos for the wall time")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--default-memory", action="store_true", help="let the C library give memory back at once")
     given = parser.parse_args()
     here = machine()
-    keep_freed_memory()  # as predict does; the bare parts have it, too
-    print(f"{here.processor}, {here.processors} processors; torch {here.versions['torch']}")
+    kept = not given.default_memory and keep_freed_memory()  # as predict does; the bare parts have it, too
+    memory = "kept" if kept else "as the C library has it"
+    print(f"{here.processor}, {here.processors} processors; torch {here.versions['torch']}; freed memory: {memory}")
     if given.photos is None:
         make_sample(given.folder / "sample", cars=2)
     source = ImageFolder(given.photos or given.folder / "sample" / "train_hq")
