@@ -5,13 +5,15 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -3, -4, -8
 """glibc's numbers for mallopt."""
-_NEVER = -1
-"""A threshold that nothing reaches."""
+_KEEPING = ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1))
+"""-1: a threshold that nothing reaches."""
+_USUAL = ((_MMAP_MAX, 65536), (_MMAP_THRESHOLD, 1 << 25), (_TRIM_THRESHOLD, 1 << 26))
+"""What glibc's own moving thresholds come to with large blocks; the arenas stay as they are."""
 
 
 def keep_freed_memory() -> bool:
@@ -24,19 +26,18 @@ def keep_freed_memory() -> bool:
     """
     if _chosen() or not _glibc():
         return False
-    library = ctypes.CDLL(None)
-    wanted = ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, _NEVER))
-    return all(library.mallopt(number, value) for number, value in wanted)
+    return _set(_KEEPING)
 
 
 @contextmanager
 def freed_memory_kept() -> Iterator[None]:
-    """What is freed stays with the process until the end, and is given back then."""
-    keep_freed_memory()
+    """``keep_freed_memory`` until the end; what is free is given back then."""
+    kept = keep_freed_memory()
     try:
         yield
     finally:
-        if _glibc():
+        if kept:
+            _set(_USUAL)
             ctypes.CDLL(None).malloc_trim(0)
 
 
@@ -45,6 +46,11 @@ def keeping_environment() -> dict[str, str]:
     if _chosen():
         return {}
     return {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**62)}
+
+
+def _set(values: Sequence[tuple[int, int]]) -> bool:
+    mallopt = ctypes.CDLL(None).mallopt
+    return all(mallopt(number, value) for number, value in values)
 
 
 def _chosen() -> bool:
